@@ -1,0 +1,162 @@
+//! The extension, built and put into a private copy of the machine's server.
+//!
+//! PostgreSQL finds its libraries and its shared files relative to where its executable lies. So a copy of
+//! `bin`, `lib` and `share` under another root is a server of its own, and the machine's folders stay as
+//! they are.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, LazyLock};
+
+use anyhow::{Context, Result, anyhow, bail};
+
+use crate::account::Account;
+use crate::postgres::Postgres;
+use crate::program;
+use crate::scratch::Scratch;
+use crate::terminal::Step;
+use crate::{target_dir, tools, workspace};
+
+/// Names a finished server copy, so that one run of `cargo verify` makes it once for all test programs.
+pub const SERVER_VARIABLE: &str = "PG_OIDC_TEST_SERVER";
+
+/// The data directory that every temporary cluster is copied from, under the root of a server copy.
+const TEMPLATE: &str = "template";
+
+/// The superuser of every temporary cluster.
+pub const SUPERUSER: &str = "postgres";
+
+/// A private copy of a server, with or without the extension in it.
+#[derive(Debug, Clone)]
+pub struct Server {
+    root: PathBuf,
+    bin: PathBuf,
+    major: u32,
+    _scratch: Option<Arc<Scratch>>,
+}
+
+/// Builds the extension in release and gives the folder of the package, laid out as from `/`.
+///
+/// In release, because a debug build of pgrx shows backtraces to clients. `see` gets each line of cargo's.
+///
+/// # Errors
+/// When cargo-pgrx is missing or the build fails.
+pub fn build(postgres: &Postgres, see: impl FnMut(&str)) -> Result<PathBuf> {
+    let folder = target_dir().join("release").join(format!("pg_oidc-pg{}", postgres.major()));
+    if folder.exists() {
+        // What an earlier version installed must not linger in this one.
+        std::fs::remove_dir_all(&folder).context("could not empty the package folder")?;
+    }
+    let mut package = program::command("cargo");
+    tools::reach(&mut package);
+    package.args(["pgrx", "package", "--package", "pg_oidc", "--no-default-features", "--features"]);
+    package.arg(format!("pg{}", postgres.major())).arg("--pg-config").arg(postgres.pg_config());
+    package.arg("--out-dir").arg(&folder);
+    package.env("PGRX_PG_CONFIG_PATH", postgres.pg_config()).env("CARGO_TARGET_DIR", target_dir());
+    package.current_dir(workspace());
+    program::watched(&mut package, see).context("could not build the extension")?;
+    Ok(folder)
+}
+
+impl Server {
+    /// The server with the extension for this process: the one that `cargo verify` made, else one built and
+    /// copied now. It is removed when the process ends.
+    ///
+    /// # Errors
+    /// When it cannot be built or copied.
+    pub fn shared() -> Result<&'static Self> {
+        static SERVER: LazyLock<Result<Server, String>> = LazyLock::new(|| {
+            let made = || {
+                let postgres = Postgres::of_machine()?;
+                if let Some(root) = std::env::var_os(SERVER_VARIABLE) {
+                    return Server::at(PathBuf::from(root), &postgres, None);
+                }
+                let step = Step::begin("Building the extension for the tests");
+                let package = build(&postgres, |line| step.note(line))?;
+                let server = Server::copy(&postgres, Some(&package))?;
+                step.done();
+                Ok(server)
+            };
+            made().map_err(|error: anyhow::Error| format!("{error:#}"))
+        });
+        SERVER.as_ref().map_err(|error| anyhow!("{error}"))
+    }
+
+    /// A copy of the server, with the files of a package from [`build`] in it.
+    ///
+    /// # Errors
+    /// When files cannot be copied or the first data directory cannot be made.
+    pub fn copy(postgres: &Postgres, package: Option<&Path>) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let root = scratch.path().to_owned();
+        for option in ["--bindir", "--pkglibdir", "--sharedir"] {
+            copy_tree(&postgres.folder(option)?, &root)?;
+        }
+        if let Some(package) = package {
+            program::output(Command::new("cp").arg("-R").arg(package.join(".")).arg(&root))?;
+        }
+        program::output(Command::new("chmod").args(["-R", "a+rX"]).arg(&root))?;
+        let server = Self::at(root, postgres, Some(scratch))?;
+        server.make_template()?;
+        Ok(server)
+    }
+
+    fn at(root: PathBuf, postgres: &Postgres, scratch: Option<Scratch>) -> Result<Self> {
+        let bin = root.join(postgres.folder("--bindir")?.strip_prefix("/")?);
+        if !bin.join("postgres").is_file() {
+            bail!("no server at {}", root.display());
+        }
+        Ok(Self { root, bin, major: postgres.major(), _scratch: scratch.map(Arc::new) })
+    }
+
+    /// Makes the data directory that clusters start from: initdb takes a second, a copy a moment.
+    fn make_template(&self) -> Result<()> {
+        let account = Account::unprivileged()?;
+        let data = self.template();
+        std::fs::create_dir(&data)?;
+        account.own(&data)?;
+        let mut initdb = self.command("initdb")?;
+        initdb.arg("-D").arg(&data).args(["-N", "-U", SUPERUSER, "--locale=C.UTF-8", "-E", "UTF8"]);
+        initdb.args(["--auth-local=peer", "--auth-host=scram-sha-256", "--no-instructions"]);
+        program::output(&mut initdb).context("could not make a data directory")?;
+        Ok(())
+    }
+
+    /// The data directory to copy.
+    pub fn template(&self) -> PathBuf {
+        self.root.join(TEMPLATE)
+    }
+
+    /// Where the copy lies: what stands under `/` in the machine stands under this.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// 15 to 18.
+    pub fn major(&self) -> u32 {
+        self.major
+    }
+
+    /// The folder of the server's programs.
+    pub fn bin(&self) -> &Path {
+        &self.bin
+    }
+
+    /// One of the server's programs, run by the unprivileged user.
+    ///
+    /// # Errors
+    /// When there is no such user.
+    pub fn command(&self, name: &str) -> Result<Command> {
+        Ok(Account::unprivileged()?.command(self.bin.join(name)))
+    }
+}
+
+/// Copies a folder to the same place under another root.
+fn copy_tree(from: &Path, root: &Path) -> Result<()> {
+    let to = root.join(from.strip_prefix("/")?);
+    std::fs::create_dir_all(&to).with_context(|| format!("could not make {}", to.display()))?;
+    // -L: what a packager links elsewhere must be a file here, or PostgreSQL finds its way back there.
+    // A link that leads nowhere is reported and is no loss, hence no look at the status.
+    program::captured(Command::new("cp").arg("-RL").arg(from.join(".")).arg(&to))?;
+    Ok(())
+}

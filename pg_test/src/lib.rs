@@ -1,0 +1,45 @@
+//! The test yard of pg_oidc: everything that stands around the extension to try it from outside.
+//!
+//! A temporary server with the extension in it, real and misbehaving issuers, real clients, tokens good and
+//! bad. The demo (`cargo demo`), the whole test run (`cargo verify`) and the login tests are built from it.
+//!
+//! | file | what |
+//! |---|---|
+//! | `terminal` | the steps a person sees |
+//! | `machine`, `tools`, `account` | what must be installed, the tools beside it, the unprivileged user |
+//! | `postgres`, `extension` | the server of the machine, the built extension in a private copy of it |
+//! | `scratch`, `keeper` | a temporary folder, and the child that cleans up even when we are killed |
+//! | `cluster`, `psql` | a temporary cluster, and logging in to it with the real psql |
+//! | `tls`, `keys`, `token` | certificates, signing keys, tokens |
+//! | `provider`, `issuer` | a certified OpenID provider, and one that misbehaves |
+
+pub mod account;
+pub mod cluster;
+pub mod extension;
+pub mod keeper;
+pub mod keys;
+pub mod machine;
+pub mod postgres;
+pub mod program;
+pub mod provider;
+pub mod psql;
+pub mod scratch;
+pub mod terminal;
+pub mod tls;
+pub mod token;
+pub mod tools;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the workspace.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where cargo builds, and where the yard keeps the tools it installs.
+pub fn target_dir() -> PathBuf {
+    match std::env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => workspace().join(dir),
+        None => workspace().join("target"),
+    }
+}

@@ -1,0 +1,26 @@
+//! The counter: the functions that SQL calls, thin.
+
+pub(crate) mod claims;
+pub(crate) mod triggers;
+
+use crate::pg::{report, transaction};
+use crate::board;
+use pgrx::PgSqlErrorCode;
+
+/// Hooks that the SQL side needs in every backend; for `_PG_init`.
+pub(crate) fn init() {
+    transaction::after_commit(board::ask);
+    transaction::watch_tables();
+}
+
+/// Raises an error where the library came too late to guard anything.
+fn must_be_preloaded() {
+    if !board::exists() {
+        report::raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "pg_oidc must be loaded via shared_preload_libraries",
+            None,
+            Some("Add pg_oidc to \"shared_preload_libraries\" in postgresql.conf and restart the server."),
+        );
+    }
+}

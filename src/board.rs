@@ -1,0 +1,337 @@
+//! The notice board: shared memory in which workers publish policy and keyring, and logins read them in place.
+//!
+//! Each image lives in one of two halves. A writer fills the idle half without a lock (nobody reads it: readers
+//! read the active half under the lock, shared) and flips under the lock, exclusive. An image is validated before
+//! it is copied in, and read unchecked afterwards, here alone.
+//!
+//! With `pg/`, the only file that holds unsafe code.
+
+use crate::pg::shmem::{self, Condition, Lock};
+use crate::settings;
+use once_cell::sync::OnceCell;
+use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// The share of the board that the two halves of the keyring get; the policy gets the rest.
+const KEYRING_SHARE: usize = 4;
+/// Halves start at multiples of this, which is more than any archived type needs.
+const ALIGNMENT: usize = 64;
+/// How long a new reader steps back for a writer: shared takers overtake a waiting exclusive one (lwlock.c).
+const STEP_BACK: Duration = Duration::from_micros(200);
+const STEPS_BACK: u32 = 25;
+
+/// Where the registry worker stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    /// Nothing published yet: wait.
+    Starting = 0,
+    /// No such database, or no extension in it: waiting cannot mend that.
+    Absent = 1,
+    /// A policy is published.
+    Present = 2,
+    /// The policy of this number cannot be published: too large, or over a limit.
+    Overflow = 3,
+}
+
+/// A worker as the board knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Staff {
+    Registry,
+    Keyring,
+}
+
+#[repr(C)]
+struct Header {
+    changed: Condition,
+    /// Policy changes committed so far, from 1; a login waits until this number is published.
+    asked: AtomicU64,
+    state: AtomicU8,
+    /// Which workers core has given a slot, one bit each.
+    hired: AtomicU32,
+    turning: AtomicBool,
+    latches: [AtomicUsize; 2],
+    policy: Face,
+    keyring: Face,
+}
+
+/// One published image: two halves, which of them is active, and the number it is published under.
+#[repr(C)]
+struct Face {
+    generation: AtomicU64,
+    active: AtomicUsize,
+    lengths: [AtomicUsize; 2],
+    starts: [AtomicUsize; 2],
+    capacity: AtomicUsize,
+}
+
+/// An image that does not fit its half: the old one stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TooLarge {
+    pub(crate) bytes: usize,
+    pub(crate) capacity: usize,
+}
+
+static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
+static LOCK: OnceCell<LockHandle> = OnceCell::new();
+
+struct LockHandle(Lock);
+// SAFETY: the address of a lock in shared memory, used by the one thread of a process that runs Postgres code.
+unsafe impl Sync for LockHandle {}
+// SAFETY: as above.
+unsafe impl Send for LockHandle {}
+
+/// Asks for the board's memory; for shmem_request_hook.
+pub(crate) fn request() {
+    shmem::request(settings::shared_memory());
+}
+
+/// Makes or finds the board; for shmem_startup_hook. `hired` says which workers core has taken.
+///
+/// After a crash the postmaster makes all shared memory anew, and this runs again: an empty board, which admits
+/// nobody until the workers have published.
+pub(crate) fn start(hired: &[Staff]) {
+    let (start, new) = shmem::attach(settings::shared_memory());
+    let header = start.cast::<Header>();
+    BOARD.store(header, Ordering::Release);
+    let _ = LOCK.set(LockHandle(Lock::find()));
+    if !new {
+        return;
+    }
+    // SAFETY: the segment is new, zeroed, at least 1 MB (the setting's lower bound) and ours alone until backends
+    // are forked; zero is valid for every atomic in it.
+    let header = unsafe {
+        shmem::init_condition(&raw mut (*header).changed);
+        &*header
+    };
+    let first = (start as usize + size_of::<Header>()).next_multiple_of(ALIGNMENT);
+    let room = start as usize + settings::shared_memory() - first;
+    let keyring = room / KEYRING_SHARE / 2 / ALIGNMENT * ALIGNMENT;
+    let policy = (room / 2 - keyring) / ALIGNMENT * ALIGNMENT;
+    header.policy.lay_out(first, policy);
+    header.keyring.lay_out(first + 2 * policy, keyring);
+    header.asked.store(1, Ordering::Release);
+    // Never published before: an empty keyring, so that there always is one to read.
+    if let Ok(bytes) = KeyringImage::build(Vec::new()).map_err(|e| e.to_string()).and_then(|k| encode_keyring(&k)) {
+        let _ = publish_keyring(&bytes);
+    }
+    for staff in hired {
+        header.hired.fetch_or(1 << *staff as u32, Ordering::AcqRel);
+    }
+}
+
+/// Whether this process has a board: the library was preloaded.
+pub(crate) fn exists() -> bool {
+    !BOARD.load(Ordering::Acquire).is_null()
+}
+
+/// The number of the newest committed change of the policy.
+pub(crate) fn asked() -> u64 {
+    header().map_or(0, |board| board.asked.load(Ordering::SeqCst))
+}
+
+/// Notes a committed change and wakes the registry worker.
+pub(crate) fn ask() {
+    if let Some(board) = header() {
+        board.asked.fetch_add(1, Ordering::SeqCst);
+        wake(Staff::Registry);
+    }
+}
+
+/// The number under which the policy is published; 0 before the first.
+pub(crate) fn policy_generation() -> u64 {
+    header().map_or(0, |board| board.policy.generation.load(Ordering::SeqCst))
+}
+
+/// Whether core gave the worker a slot at this start.
+pub(crate) fn hired(staff: Staff) -> bool {
+    header().is_some_and(|board| board.hired.load(Ordering::Acquire) & (1 << staff as u32) != 0)
+}
+
+/// Where the registry worker stands.
+pub(crate) fn state() -> State {
+    match header().map(|board| board.state.load(Ordering::SeqCst)) {
+        Some(state) if state == State::Present as u8 => State::Present,
+        Some(state) if state == State::Absent as u8 => State::Absent,
+        Some(state) if state == State::Overflow as u8 => State::Overflow,
+        _ => State::Starting,
+    }
+}
+
+/// Says that there is no policy to be had, under number `generation` (0: whatever is asked), and wakes waiters.
+pub(crate) fn publish_absence(generation: u64) {
+    take_down(State::Absent, generation);
+}
+
+/// Says that the policy of number `generation` cannot be published: nobody is let in by an older one.
+pub(crate) fn publish_overflow(generation: u64) {
+    take_down(State::Overflow, generation);
+}
+
+fn take_down(state: State, generation: u64) {
+    let Some((board, lock)) = header().zip(LOCK.get()) else { return };
+    let held = lock.0.exclusive();
+    board.policy.lengths[board.policy.active.load(Ordering::Relaxed)].store(0, Ordering::Relaxed);
+    board.state.store(state as u8, Ordering::SeqCst);
+    board.policy.generation.store(generation, Ordering::SeqCst);
+    drop(held);
+    tell(board);
+}
+
+/// Publishes a policy image under number `generation`, then wakes logins and the keyring worker.
+///
+/// # Errors
+/// An image that does not fit; what was published stays, under its old number.
+pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLarge> {
+    publish(bytes, |board| &board.policy, |board| {
+        board.state.store(State::Present as u8, Ordering::SeqCst);
+        board.policy.generation.store(generation, Ordering::SeqCst);
+    })?;
+    wake(Staff::Keyring);
+    Ok(())
+}
+
+/// Publishes a keyring image and wakes logins that wait for keys.
+///
+/// # Errors
+/// As [`publish_policy`].
+pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
+    publish(bytes, |board| &board.keyring, |board| {
+        board.keyring.generation.fetch_add(1, Ordering::SeqCst);
+    })
+}
+
+/// Reads both images in place. Under the lock, so `look` only looks: no wait, no I/O, nothing that can raise.
+///
+/// None while either was never published, and where there is no policy.
+pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringImage) -> R) -> Option<R> {
+    let (board, lock) = header().zip(LOCK.get())?;
+    for _ in 0..STEPS_BACK {
+        if !board.turning.load(Ordering::Acquire) {
+            break;
+        }
+        std::thread::sleep(STEP_BACK);
+    }
+    let held = lock.0.shared();
+    let policy = board.policy.active_bytes();
+    let keyring = board.keyring.active_bytes();
+    // SAFETY: `publish` is the only writer of a half's length, and every caller hands it bytes that core's
+    // `check_*` accepted; the half starts at a multiple of 64 and does not move while the lock is held.
+    let result = policy.zip(keyring).map(|(policy, keyring)| unsafe {
+        look(
+            rkyv::access_unchecked::<ArchivedPolicyImage>(policy),
+            rkyv::access_unchecked::<ArchivedKeyringImage>(keyring),
+        )
+    });
+    drop(held);
+    result
+}
+
+/// Waits until `reached` gives true, at most `limit`; woken by every publication.
+pub(crate) fn wait_until(limit: Duration, reached: impl FnMut() -> bool) -> bool {
+    let Some(board) = header() else { return false };
+    // SAFETY: the board's own condition variable, initialised by `start`; no lock is held here.
+    unsafe { shmem::wait_until(std::ptr::from_ref(&board.changed).cast_mut(), limit, reached) }
+}
+
+/// Makes this process the one that `wake` wakes for `staff`.
+pub(crate) fn sign_in(staff: Staff) {
+    if let Some(board) = header() {
+        board.latches[staff as usize].store(shmem::my_latch(), Ordering::Release);
+    }
+}
+
+/// Takes that back; a no-op when another process has signed in since.
+pub(crate) fn sign_out(staff: Staff) {
+    if let Some(board) = header() {
+        let _ = board.latches[staff as usize].compare_exchange(
+            shmem::my_latch(),
+            0,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        );
+    }
+}
+
+fn wake(staff: Staff) {
+    if let Some(board) = header() {
+        // SAFETY: written by `sign_in` of a process of this server, in shared memory made anew with the server.
+        unsafe { shmem::set_latch(board.latches[staff as usize].load(Ordering::Acquire)) }
+    }
+}
+
+fn publish(
+    bytes: &[u8],
+    face: impl Fn(&Header) -> &Face,
+    flipped: impl FnOnce(&Header),
+) -> Result<(), TooLarge> {
+    let Some((board, lock)) = header().zip(LOCK.get()) else { return Ok(()) };
+    let face = face(board);
+    let idle = 1 - face.active.load(Ordering::Acquire);
+    let capacity = face.capacity.load(Ordering::Relaxed);
+    if bytes.len() > capacity {
+        return Err(TooLarge { bytes: bytes.len(), capacity });
+    }
+    // SAFETY: each face has one writer, its worker; the idle half has no reader since the lock was last held
+    // exclusive, and `capacity` bytes of it lie inside the segment.
+    unsafe {
+        let half = face.starts[idle].load(Ordering::Relaxed) as *mut u8;
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), half, bytes.len());
+    }
+    board.turning.store(true, Ordering::Release);
+    let held = lock.0.exclusive();
+    board.turning.store(false, Ordering::Release);
+    face.lengths[idle].store(bytes.len(), Ordering::Relaxed);
+    face.active.store(idle, Ordering::Release);
+    flipped(board);
+    drop(held);
+    tell(board);
+    Ok(())
+}
+
+fn tell(board: &Header) {
+    // SAFETY: as in `wait_until`.
+    unsafe { shmem::broadcast(std::ptr::from_ref(&board.changed).cast_mut()) }
+}
+
+fn header() -> Option<&'static Header> {
+    // SAFETY: null, or the segment that `start` attached to, which lives as long as this process.
+    unsafe { BOARD.load(Ordering::Acquire).as_ref() }
+}
+
+impl Face {
+    fn lay_out(&self, start: usize, capacity: usize) {
+        self.starts[0].store(start, Ordering::Relaxed);
+        self.starts[1].store(start + capacity, Ordering::Relaxed);
+        self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// The active half; None while nothing is published. Only under the lock.
+    fn active_bytes(&self) -> Option<&[u8]> {
+        let active = self.active.load(Ordering::Acquire) & 1;
+        let (start, len) = (self.starts[active].load(Ordering::Relaxed), self.lengths[active].load(Ordering::Relaxed));
+        // SAFETY: `len` bytes from `start` were written by `publish` and lie inside the segment.
+        (len > 0).then(|| unsafe { std::slice::from_raw_parts(start as *const u8, len) })
+    }
+}
+
+/// Encodes and validates a policy, ready for [`publish_policy`].
+///
+/// # Errors
+/// Limits of the policy as a whole, or an encoder's failure, as text for the log.
+pub(crate) fn encode_policy(policy: &PolicyImage) -> Result<rkyv::util::AlignedVec, String> {
+    let bytes = image::encode_policy(policy).map_err(|error| error.to_string())?;
+    image::check_policy(&bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}
+
+/// Encodes and validates a keyring, ready for [`publish_keyring`].
+///
+/// # Errors
+/// As [`encode_policy`].
+pub(crate) fn encode_keyring(keyring: &KeyringImage) -> Result<rkyv::util::AlignedVec, String> {
+    let bytes = image::encode_keyring(keyring).map_err(|error| error.to_string())?;
+    image::check_keyring(&bytes).map_err(|error| error.to_string())?;
+    Ok(bytes)
+}

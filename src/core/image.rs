@@ -1,0 +1,220 @@
+//! The two images that workers publish and logins read in place: policy and keyring.
+//!
+//! They are pointer-free (rkyv). The worker builds, encodes and checks one; a login only looks things up in it. An
+//! image over a limit is refused whole, and the old one stays.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rkyv::rancor;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::index::Index;
+use crate::keys::Key;
+use crate::limits;
+use crate::provider::{ArchivedProvider, Provider};
+use crate::row::shown;
+use crate::rules::Rule;
+
+/// All providers with their rules, ready to be looked up by issuer.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct PolicyImage {
+    /// Sorted by issuer.
+    pub(crate) entries: Vec<PolicyEntry>,
+}
+
+/// One provider with its enabled rules.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub(crate) struct PolicyEntry {
+    pub(crate) provider: Provider,
+    /// Sorted by priority, then id: a lower position decides.
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) index: Index,
+}
+
+/// The usable keys of all providers, ready to be looked up by [`Provider::key_source`].
+#[derive(Archive, Serialize, Deserialize, Debug, Clone)]
+pub struct KeyringImage {
+    /// Sorted by key source.
+    pub(crate) entries: Vec<ProviderKeys>,
+}
+
+/// The usable keys of one provider.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct ProviderKeys {
+    /// The provider's name.
+    pub name: String,
+    /// What the keys were made from: [`Provider::key_source`].
+    pub key_source: u64,
+    /// When they were fetched, in microseconds since the Unix epoch. Not looked at for static keys.
+    pub fetched_at: i64,
+    /// They come from the column `jwks` and never grow old.
+    pub static_keys: bool,
+    /// The keys; empty if the provider has answered, but never with a usable one.
+    pub keys: Vec<Key>,
+}
+
+/// Why an image is refused whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageError {
+    /// More providers than [`limits::PROVIDERS`].
+    TooManyProviders,
+    /// More rules than [`limits::RULES`].
+    TooManyRules,
+    /// More keys of one provider than [`limits::KEYS_PER_PROVIDER`].
+    TooManyKeys,
+    /// Two providers of this name or issuer, or two key sets of one source.
+    Repeated(String),
+    /// The bytes could not be written.
+    Encode,
+    /// The bytes are not an image of this version.
+    Invalid,
+}
+
+impl PolicyImage {
+    /// Builds the policy. Disabled rules, and rules of a provider that is not in `providers` (its row did not
+    /// compile), are left out: they give nothing.
+    ///
+    /// # Errors
+    /// [`ImageError`]: the numbers are over the limits, or a name or issuer is there twice.
+    pub fn build(mut providers: Vec<Provider>, rules: Vec<Rule>) -> Result<PolicyImage, ImageError> {
+        if providers.len() > limits::PROVIDERS {
+            return Err(ImageError::TooManyProviders);
+        }
+        if rules.len() > limits::RULES {
+            return Err(ImageError::TooManyRules);
+        }
+        let mut rules_of: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+        for provider in &providers {
+            if rules_of.insert(provider.name.clone(), Vec::new()).is_some() {
+                return Err(ImageError::Repeated(provider.name.clone()));
+            }
+        }
+        for rule in rules.into_iter().filter(|rule| rule.enabled) {
+            if let Some(list) = rules_of.get_mut(&rule.provider) {
+                list.push(rule);
+            }
+        }
+        providers.sort_by(|one, other| one.issuer.cmp(&other.issuer));
+        let mut entries: Vec<PolicyEntry> = Vec::with_capacity(providers.len());
+        for provider in providers {
+            if entries.last().is_some_and(|entry| entry.provider.issuer == provider.issuer) {
+                return Err(ImageError::Repeated(provider.issuer));
+            }
+            let mut rules = rules_of.remove(&provider.name).unwrap_or_default();
+            rules.sort_by_key(|rule| (rule.priority, rule.id));
+            let index = Index::build(&rules);
+            entries.push(PolicyEntry { provider, rules, index });
+        }
+        Ok(PolicyImage { entries })
+    }
+
+    /// The providers, by issuer.
+    pub fn providers(&self) -> impl Iterator<Item = &Provider> {
+        self.entries.iter().map(|entry| &entry.provider)
+    }
+}
+
+impl KeyringImage {
+    /// Builds the keyring.
+    ///
+    /// # Errors
+    /// [`ImageError`]: the numbers are over the limits, or a key source is there twice.
+    pub fn build(mut entries: Vec<ProviderKeys>) -> Result<KeyringImage, ImageError> {
+        if entries.len() > limits::PROVIDERS {
+            return Err(ImageError::TooManyProviders);
+        }
+        if entries.iter().any(|entry| entry.keys.len() > limits::KEYS_PER_PROVIDER) {
+            return Err(ImageError::TooManyKeys);
+        }
+        entries.sort_by_key(|entry| entry.key_source);
+        for (entry, next) in entries.iter().zip(entries.iter().skip(1)) {
+            if entry.key_source == next.key_source {
+                return Err(ImageError::Repeated(next.name.clone()));
+            }
+        }
+        Ok(KeyringImage { entries })
+    }
+}
+
+impl ArchivedPolicyImage {
+    /// The providers, by issuer.
+    pub fn providers(&self) -> impl Iterator<Item = &ArchivedProvider> {
+        self.entries.iter().map(|entry| &entry.provider)
+    }
+
+    /// How many enabled rules there are.
+    pub fn rule_count(&self) -> usize {
+        self.entries.iter().map(|entry| entry.rules.len()).sum()
+    }
+
+    pub(crate) fn entry(&self, issuer: &str) -> Option<&ArchivedPolicyEntry> {
+        let place = self.entries.binary_search_by(|entry| entry.provider.issuer.as_str().cmp(issuer)).ok()?;
+        self.entries.get(place)
+    }
+}
+
+impl ArchivedKeyringImage {
+    /// The key sets, by key source.
+    pub fn providers(&self) -> impl Iterator<Item = &ArchivedProviderKeys> {
+        self.entries.iter()
+    }
+
+    pub(crate) fn entry(&self, key_source: u64) -> Option<&ArchivedProviderKeys> {
+        let place =
+            self.entries.binary_search_by_key(&key_source, |entry| entry.key_source.to_native()).ok()?;
+        self.entries.get(place)
+    }
+}
+
+/// The bytes of a policy, to be copied to a place aligned to 16 bytes.
+///
+/// # Errors
+/// [`ImageError::Encode`].
+pub fn encode_policy(image: &PolicyImage) -> Result<AlignedVec, ImageError> {
+    rkyv::to_bytes::<rancor::Failure>(image).map_err(|_| ImageError::Encode)
+}
+
+/// Reads the bytes of a policy in place, after checking every one of them.
+///
+/// # Errors
+/// [`ImageError::Invalid`]: not such bytes, or not aligned.
+pub fn check_policy(bytes: &[u8]) -> Result<&ArchivedPolicyImage, ImageError> {
+    rkyv::access::<ArchivedPolicyImage, rancor::Failure>(bytes).map_err(|_| ImageError::Invalid)
+}
+
+/// The bytes of a keyring, to be copied to a place aligned to 16 bytes.
+///
+/// # Errors
+/// [`ImageError::Encode`].
+pub fn encode_keyring(image: &KeyringImage) -> Result<AlignedVec, ImageError> {
+    rkyv::to_bytes::<rancor::Failure>(image).map_err(|_| ImageError::Encode)
+}
+
+/// Reads the bytes of a keyring in place, after checking every one of them.
+///
+/// # Errors
+/// [`ImageError::Invalid`]: not such bytes, or not aligned.
+pub fn check_keyring(bytes: &[u8]) -> Result<&ArchivedKeyringImage, ImageError> {
+    rkyv::access::<ArchivedKeyringImage, rancor::Failure>(bytes).map_err(|_| ImageError::Invalid)
+}
+
+impl fmt::Display for ImageError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ImageError::TooManyProviders => {
+                write!(formatter, "there are more than {} providers", limits::PROVIDERS)
+            }
+            ImageError::TooManyRules => write!(formatter, "there are more than {} rules", limits::RULES),
+            ImageError::TooManyKeys => {
+                write!(formatter, "a provider has more than {} keys", limits::KEYS_PER_PROVIDER)
+            }
+            ImageError::Repeated(name) => write!(formatter, "{} is there twice", shown(name)),
+            ImageError::Encode => formatter.write_str("the image could not be encoded"),
+            ImageError::Invalid => formatter.write_str("the image is not valid"),
+        }
+    }
+}
+
+impl std::error::Error for ImageError {}

@@ -1,0 +1,196 @@
+//! Every reason to refuse a login, in one list.
+//!
+//! The client sees one constant line whatever the reason is. The server log and the audit get the code, which never
+//! changes, and the detail, which holds nothing of the token.
+
+use crate::algorithm::Algorithm;
+use crate::json::JsonProblem;
+use crate::matching::problem_sentence;
+use crate::row::shown;
+
+/// Whether waiting may mend it.
+const RETRY: bool = true;
+const FINAL: bool = false;
+
+macro_rules! refusals {
+    ($( $name:ident $({ $($field:ident: $type:ty),* })? = $code:literal, $row:literal, $retry:ident, $meaning:literal; )*) => {
+        /// Why a login is refused.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Refusal {
+            $(
+                #[doc = $meaning]
+                $name $({ $(
+                    #[doc = concat!("The ", stringify!($field), " concerned; configured or known to this crate, never token content.")]
+                    $field: $type,
+                )* })?,
+            )*
+        }
+
+        impl Refusal {
+            /// Every code with its row in the list of negative inputs (0: none) and its meaning, in the order of a login.
+            pub const ALL: &'static [(&'static str, u16, &'static str)] = &[$(($code, $row, $meaning)),*];
+
+            /// The stable code: snake_case, at most 63 bytes.
+            pub fn code(&self) -> &'static str {
+                match self { $(Refusal::$name { .. } => $code),* }
+            }
+
+            /// The first row that it answers in the list of negative inputs, 0 if there is none.
+            pub fn row(&self) -> u16 {
+                match self { $(Refusal::$name { .. } => $row),* }
+            }
+
+            /// Whether waiting may mend it: then the client is told to retry (SQLSTATE 57P03), else 28000.
+            pub fn retry(&self) -> bool {
+                match self { $(Refusal::$name { .. } => $retry),* }
+            }
+
+            fn meaning(&self) -> &'static str {
+                match self { $(Refusal::$name { .. } => $meaning),* }
+            }
+        }
+    };
+}
+
+refusals! {
+    // Raised at the door.
+    TlsRequired = "tls_required", 115, FINAL, "The connection is plain TCP, and tokens are accepted only over TLS.";
+    ReplicationRefused = "replication_refused", 123, FINAL, "It is a replication connection that no rule allows.";
+    TrustFromIncludedFile = "trust_from_included_file", 141, FINAL, "The \"trust\" line comes from an included file; token lines live in the guarded HBA file only.";
+    ClientcertFailed = "clientcert_failed", 141, FINAL, "The HBA line asks for a client certificate, and that check failed.";
+    PasswordEmpty = "password_empty", 1, FINAL, "The password is empty.";
+    PasswordMalformed = "password_malformed", 117, FINAL, "The password message does not follow the protocol.";
+    PolicyAbsent = "policy_absent", 0, FINAL, "There is no policy: the extension or its database does not exist.";
+    PolicyOverflow = "policy_overflow", 0, FINAL, "The policy is too large to be published; the server log says which setting to raise.";
+    WorkerMissing = "worker_missing", 0, FINAL, "A background worker has no slot to run in; see max_worker_processes.";
+    NotReady = "not_ready", 0, RETRY, "The policy has not been published since the server started.";
+    PolicyBehind = "policy_behind", 0, RETRY, "The published policy is older than the last committed change.";
+    PolicyChanged = "policy_changed", 0, RETRY, "The provider was changed during the login.";
+    KeysPending = "keys_pending", 0, RETRY, "The keys of the provider have not been fetched for the first time yet.";
+    RoleNameRefused = "role_name_refused", 102, FINAL, "The name can never be that of a role that a token gives.";
+    RoleMissing = "role_missing", 108, FINAL, "The role does not exist.";
+    RoleReplaced = "role_replaced", 108, FINAL, "The role was dropped and made anew since the rule was written; write the rule again.";
+    RoleCannotLogin = "role_cannot_login", 108, FINAL, "The role is not permitted to log in.";
+    RoleExpired = "role_expired", 107, FINAL, "The role is past its VALID UNTIL.";
+    RolePrivileged { why: String } = "role_privileged", 101, FINAL, "The role is privileged, and the rule does not say allow_privileged.";
+    DoorBypassed = "door_bypassed", 133, FINAL, "A guarded line was passed without a decision, because another library did not call the ClientAuthentication hook.";
+    SettingsFailed = "settings_failed", 0, FINAL, "The session could not be set up after the decision.";
+    InternalError = "internal_error", 0, FINAL, "A step of the decision failed unexpectedly.";
+
+    // The token as text.
+    TokenTooLarge { limit: usize } = "token_too_large", 15, FINAL, "The token is larger than allowed.";
+    TokenMalformed = "token_malformed", 2, FINAL, "The password is not a signed JWT in compact form: three parts of base64url without padding, between two dots, and nothing else.";
+    TokenEncrypted = "token_encrypted", 3, FINAL, "The token is encrypted (JWE), not signed (JWS).";
+    TokenJsonSerialization = "token_json_serialization", 4, FINAL, "The token is in JSON serialization; only the compact form is accepted.";
+    TokenNotCanonical = "token_not_canonical", 6, FINAL, "A part of the token ends in a base64url character whose unused bits are not zero.";
+    HeaderTooLarge { limit: usize } = "header_too_large", 15, FINAL, "The header of the token is larger than allowed.";
+    HeaderInvalid { problem: JsonProblem } = "header_invalid", 7, FINAL, "The header of the token is not acceptable.";
+    DuplicateMember { part: &'static str } = "duplicate_member", 13, FINAL, "One member name appears twice in one JSON object of the token.";
+    NulCharacter { part: &'static str } = "nul_character", 17, FINAL, "A string in the token holds the character U+0000.";
+    TooManyClaims { limit: usize } = "too_many_claims", 16, FINAL, "The token has more object members than allowed.";
+    TooManyGroups { limit: usize } = "too_many_groups", 16, FINAL, "An array in the token has more elements than allowed.";
+    AlgorithmUnsupported { algorithm: Option<&'static str> } = "algorithm_unsupported", 19, FINAL, "The \"alg\" in the header is missing or not the name of a supported algorithm.";
+    KidInvalid = "kid_invalid", 40, FINAL, "The \"kid\" in the header is not a string, is too long, or holds a control character or a quotation mark.";
+    TypInvalid = "typ_invalid", 48, FINAL, "The \"typ\" in the header is not a string.";
+    HeaderRefused { parameter: &'static str } = "header_refused", 45, FINAL, "The header has a parameter that is never accepted.";
+    PayloadInvalid { problem: JsonProblem } = "payload_invalid", 8, FINAL, "The payload of the token is not acceptable.";
+
+    // The provider and its keys.
+    IssuerInvalid = "issuer_invalid", 66, FINAL, "The claim \"iss\" is missing, is not a string, or is too long.";
+    IssuerUnknown = "issuer_unknown", 68, FINAL, "The claim \"iss\" is not the issuer of any configured provider.";
+    ProviderDisabled { provider: String } = "provider_disabled", 68, FINAL, "The provider is disabled.";
+    AlgorithmNotAllowed { provider: String, algorithm: Algorithm } = "algorithm_not_allowed", 22, FINAL, "The algorithm of the token is not in the provider's list.";
+    KeysUnavailable { provider: String } = "keys_unavailable", 59, FINAL, "The provider has no usable key.";
+    KeysStale { provider: String } = "keys_stale", 59, FINAL, "The keys of the provider are older than its max_stale.";
+    KeyUnknown { provider: String } = "key_unknown", 37, FINAL, "The provider has no key for the \"kid\" and \"alg\" in the header.";
+    KeyAmbiguous { provider: String } = "key_ambiguous", 42, FINAL, "More than one key of the provider fits the header.";
+    SignatureInvalid = "signature_invalid", 31, FINAL, "The signature does not verify with the provider's key.";
+
+    // The claims.
+    AudienceMissing { claim: String } = "audience_missing", 71, FINAL, "The audience claim is missing.";
+    AudienceInvalid { claim: String } = "audience_invalid", 72, FINAL, "The audience claim is neither a string nor an array of one or more strings.";
+    AudienceMismatch { claim: String } = "audience_mismatch", 73, FINAL, "The audience claim names none of the provider's audiences.";
+    ExpiryMissing = "expiry_missing", 77, FINAL, "The claim \"exp\" is missing.";
+    ExpiryInvalid = "expiry_invalid", 78, FINAL, "The claim \"exp\" is not a number of seconds after 1970 and before the year 10000.";
+    TokenExpired = "token_expired", 79, FINAL, "The token has expired.";
+    NotBeforeInvalid = "not_before_invalid", 78, FINAL, "The claim \"nbf\" is not a number of seconds after 1970 and before the year 10000.";
+    NotYetValid = "not_yet_valid", 84, FINAL, "The token is not valid yet (\"nbf\").";
+    IssuedAtInvalid = "issued_at_invalid", 78, FINAL, "The claim \"iat\" is not a number of seconds after 1970 and before the year 10000.";
+    IssuedInFuture = "issued_in_future", 85, FINAL, "The token was issued in the future (\"iat\").";
+    IssuedAtMissing = "issued_at_missing", 86, FINAL, "The claim \"iat\" is missing, and the provider has a max_token_age.";
+    TokenTooOld = "token_too_old", 86, FINAL, "The token was issued longer ago than the provider's max_token_age.";
+    LifetimeTooLong = "lifetime_too_long", 83, FINAL, "The token lives longer, from \"iat\" to \"exp\", than the provider's max_token_age.";
+    TypRefused = "typ_refused", 48, FINAL, "The \"typ\" in the header is not in the provider's accepted_typ.";
+    RequiredClaimFailed { claim: String } = "required_claim_failed", 74, FINAL, "A claim does not have the value that the provider's required_claims asks for.";
+    TokenBound = "token_bound", 93, FINAL, "The token is bound to a key of its holder (\"cnf\"), which a password cannot prove.";
+    SubjectInvalid = "subject_invalid", 88, FINAL, "The claim \"sub\" is missing, empty, not a string, too long, or holds a control character.";
+    IdentityInvalid { claim: String } = "identity_invalid", 89, FINAL, "The identity claim is missing, empty, not a string, too long, or holds a control character.";
+    EmailUnverified = "email_unverified", 90, FINAL, "The identity is an e-mail address, and \"email_verified\" is not true.";
+    GroupsOverage { claim: String } = "groups_overage", 92, FINAL, "The issuer left the groups out because there are too many for a token.";
+    GroupsMissing { claim: String } = "groups_missing", 92, FINAL, "The groups claim is missing.";
+    GroupsInvalid { claim: String } = "groups_invalid", 91, FINAL, "The groups claim is neither a string nor an array of strings.";
+
+    // The rules.
+    NoRule = "no_rule", 98, FINAL, "No rule matches the token in this database.";
+    UserNotMapped = "user_not_mapped", 100, FINAL, "Rules match the token, but none gives the requested role.";
+}
+
+impl Refusal {
+    /// What happened, as a sentence for the server log and the audit. Configured names in it are escaped and cut to
+    /// [`limits::SHOWN_BYTES`](crate::limits::SHOWN_BYTES).
+    pub fn detail(&self) -> String {
+        let meaning = self.meaning();
+        match self {
+            Refusal::TokenTooLarge { limit } => format!("The token is larger than {limit} bytes."),
+            Refusal::HeaderTooLarge { limit } => {
+                format!("The header of the token is larger than {limit} bytes.")
+            }
+            Refusal::HeaderInvalid { problem } | Refusal::PayloadInvalid { problem } => {
+                format!("{meaning} {}", problem_sentence(*problem))
+            }
+            Refusal::DuplicateMember { part } | Refusal::NulCharacter { part } => {
+                format!("{meaning} It is in the {part}.")
+            }
+            Refusal::TooManyClaims { limit } | Refusal::TooManyGroups { limit } => {
+                format!("{meaning} At most {limit} are.")
+            }
+            Refusal::AlgorithmUnsupported { algorithm: Some(algorithm) } => {
+                format!("The \"alg\" in the header is \"{algorithm}\", which is never accepted.")
+            }
+            Refusal::HeaderRefused { parameter } => {
+                format!("The header has the parameter \"{parameter}\" with a value that is never accepted.")
+            }
+            Refusal::AlgorithmNotAllowed { provider, algorithm } => format!(
+                "The algorithm {} is not in the list of provider {}.",
+                algorithm.name(),
+                shown(provider)
+            ),
+            Refusal::RolePrivileged { why } => format!("{meaning} The {why}."),
+            Refusal::ProviderDisabled { provider }
+            | Refusal::KeysUnavailable { provider }
+            | Refusal::KeysStale { provider }
+            | Refusal::KeyUnknown { provider }
+            | Refusal::KeyAmbiguous { provider } => format!("{meaning} The provider is {}.", shown(provider)),
+            Refusal::AudienceMissing { claim }
+            | Refusal::AudienceInvalid { claim }
+            | Refusal::AudienceMismatch { claim }
+            | Refusal::RequiredClaimFailed { claim }
+            | Refusal::IdentityInvalid { claim }
+            | Refusal::GroupsOverage { claim }
+            | Refusal::GroupsMissing { claim }
+            | Refusal::GroupsInvalid { claim } => format!("{meaning} The claim is {}.", shown(claim)),
+            _ => meaning.to_owned(),
+        }
+    }
+
+    /// The provider whose keys a fetch might mend, where a fetch may: the caller asks for one, within the provider's
+    /// cool-down, and decides once more.
+    pub fn wants_keys(&self) -> Option<&str> {
+        match self {
+            Refusal::KeyUnknown { provider }
+            | Refusal::KeysStale { provider }
+            | Refusal::KeysUnavailable { provider } => Some(provider),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Tests of `pg_oidc_core` from outside, one file for each list of `negatives.md` and one for what holds all together.
+//!
+//! ```text
+//! structure   B1   n001 to n018: encoding and JSON
+//! signature   B2   n019 to n032: algorithms and signatures
+//! header      B3   n034 to n048: header parameters
+//! jwks        B4   n049 to n065: key sets
+//! claims      B5   n066 to n095: claims
+//! mapping     B6   n098 to n103: rules
+//! rows             what compile_provider and compile_rule accept and refuse
+//! bounds           every limit at its value and one above
+//! lookup           the index finds what a scan finds; images; 100,000 rules
+//! refusals         the list of reasons; nothing of a token is shown
+//! ```
+//! A test that accepts has near misses beside it that are refused.
+
+mod bounds;
+mod claims;
+mod common;
+mod header;
+mod jwks;
+mod lookup;
+mod mapping;
+mod refusals;
+mod rows;
+mod signature;
+mod structure;

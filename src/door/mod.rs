@@ -1,0 +1,132 @@
+//! The front door: from a secret to a decision, the same for every way in.
+
+pub(crate) mod password;
+
+use crate::board::{self, Staff, State};
+use crate::pg::port::Connection;
+use crate::pg::{catalog, startup};
+use crate::settings::Login;
+use pg_oidc_core::decision::{self, Decision, Request, Selected, Selection};
+use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::token::{self, Untrusted};
+use pg_oidc_core::verify;
+use std::time::{Duration, Instant};
+
+/// How often a login judges again because the provider changed while it verified.
+const ATTEMPTS: u32 = 2;
+
+/// Judges `secret` for this connection. Denied until the last line of [`judge`] and of core's `decide`.
+///
+/// No I/O, no SQL; waits only for workers, at most `settings.wait` in all.
+///
+/// # Errors
+/// The reason, for the server log; the client never learns it.
+pub(crate) fn decide(
+    secret: &[u8],
+    connection: &Connection,
+    settings: &Login,
+) -> Result<Decision, Refusal> {
+    // Whatever was committed before the token came must count: this number is read first.
+    let asked = board::asked();
+    let end = Instant::now() + settings.wait;
+    let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    if connection.replication {
+        return Err(Refusal::ReplicationRefused);
+    }
+    await_policy(asked, end)?;
+    for attempt in 1..=ATTEMPTS {
+        let selected = select(&untrusted, end)?;
+        if let Some(decision) = judge(untrusted, &selected, connection)? {
+            admit_role(&decision, settings)?;
+            return Ok(decision);
+        }
+        if attempt == ATTEMPTS {
+            break;
+        }
+        untrusted = token::parse(secret, settings.max_token_bytes)?;
+    }
+    Err(Refusal::PolicyBehind)
+}
+
+/// Waits until the policy is published under the number that was asked for on arrival, never a newer one.
+fn await_policy(asked: u64, end: Instant) -> Result<(), Refusal> {
+    if !board::hired(Staff::Registry) || !board::hired(Staff::Keyring) {
+        return Err(Refusal::WorkerMissing);
+    }
+    // Absence under number 0 is the worker's word that there is no database to read a policy from.
+    let settled = || {
+        board::policy_generation() >= asked
+            || (board::state() == State::Absent && board::policy_generation() == 0)
+    };
+    let reached = board::wait_until(left(end), settled);
+    match board::state() {
+        State::Absent if reached => Err(Refusal::PolicyAbsent),
+        State::Overflow if reached => Err(Refusal::PolicyOverflow),
+        State::Present if reached => Ok(()),
+        State::Starting => Err(Refusal::NotReady),
+        _ => Err(Refusal::PolicyBehind),
+    }
+}
+
+/// Finds the provider and the keys that may judge the token, waiting for keys that are being fetched.
+fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
+    let mut found = look(untrusted)?;
+    if matches!(found, Selection::KeysPending { .. }) {
+        // Look again at each publication; what an error or a refusal says is kept for after the wait.
+        let mut latest = Ok(found);
+        board::wait_until(left(end), || {
+            latest = look(untrusted);
+            !matches!(latest, Ok(Selection::KeysPending { .. }))
+        });
+        found = latest?;
+    }
+    match found {
+        Selection::Ready(selected) => Ok(selected),
+        Selection::KeysPending { .. } => Err(Refusal::KeysPending),
+    }
+}
+
+fn look(untrusted: &Untrusted) -> Result<Selection, Refusal> {
+    let now = startup::now();
+    board::read(|policy, keyring| decision::select(policy, keyring, untrusted, now))
+        .unwrap_or(Err(Refusal::PolicyAbsent))
+}
+
+/// Verifies outside of the lock, then decides on the policy of now; None if the provider changed meanwhile.
+fn judge(
+    untrusted: Untrusted,
+    selected: &Selected,
+    connection: &Connection,
+) -> Result<Option<Decision>, Refusal> {
+    let verified = verify::verify(untrusted, selected, startup::now())?;
+    let request = Request { user: &connection.user, database: &connection.database };
+    board::read(|policy, _| {
+        if !decision::is_current(policy, selected) {
+            return Ok(None);
+        }
+        decision::decide(policy, &verified, &request).map(Some)
+    })
+    .unwrap_or(Err(Refusal::PolicyAbsent))
+}
+
+/// What core would not refuse, or would refuse with more than the constant line.
+fn admit_role(decision: &Decision, settings: &Login) -> Result<(), Refusal> {
+    let role = catalog::role(&decision.role, &settings.database).ok_or(Refusal::RoleMissing)?;
+    if role.oid != decision.role_oid {
+        return Err(Refusal::RoleReplaced);
+    }
+    if !role.can_login {
+        return Err(Refusal::RoleCannotLogin);
+    }
+    if role.valid_until.is_some_and(|until| until <= startup::now()) {
+        return Err(Refusal::RoleExpired);
+    }
+    match role.privilege {
+        Some(why) if !decision.allow_privileged => Err(Refusal::RolePrivileged { why }),
+        _ => Ok(()),
+    }
+}
+
+fn left(end: Instant) -> Duration {
+    end.saturating_duration_since(Instant::now())
+}

@@ -1,0 +1,96 @@
+//! The password door: a guarded `trust` line asks for a token in the password field.
+//!
+//! | the HBA line that core matched | what the door does |
+//! |---|---|
+//! | any other method | nothing |
+//! | `trust` in the guarded file, core's status failed (client certificate) | nothing: core refuses, nothing is asked |
+//! | `trust` from an included file (16+) | refuse, nothing is asked |
+//! | `trust`, plain TCP while `pg_oidc.require_tls` is on | refuse before asking |
+//! | `trust`, the client goes away while asked | the backend ends in silence, as core's does |
+//! | `trust`, answer empty or not a password message | refuse |
+//! | `trust`, a token that the decision refuses | refuse, one constant line |
+//! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
+
+use super::decide;
+use crate::pg::hooks::Verdict;
+use crate::pg::port::{Connection, Line};
+use crate::pg::report::{self, Outward};
+use crate::pg::wire::Answer;
+use crate::settings::{self, Login};
+use crate::session;
+use pg_oidc_core::decision::Decision;
+use pg_oidc_core::refusal::Refusal;
+
+/// Judges a client on a guarded line. Every secret is wiped when this returns.
+pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -> Answer) -> Verdict {
+    let settings = settings::login();
+    let outcome = match before_asking(connection, line, &settings) {
+        Err(refusal) => Err(refusal),
+        Ok(()) => match ask() {
+            Answer::Gone => return Verdict::Leave,
+            Answer::Malformed => Err(Refusal::PasswordMalformed),
+            Answer::Empty => Err(Refusal::PasswordEmpty),
+            Answer::Secret(secret) => decide(secret.bytes(), connection, &settings),
+        },
+    };
+    match outcome.and_then(begin) {
+        Ok(decision) => {
+            accepted(connection, &decision);
+            Verdict::Admit
+        }
+        Err(refusal) => {
+            refused(connection, &refusal);
+            Verdict::Refuse(outward(&refusal))
+        }
+    }
+}
+
+fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Result<(), Refusal> {
+    if line == Line::IncludedToken {
+        return Err(Refusal::TrustFromIncludedFile);
+    }
+    if settings.require_tls && !connection.tls && !connection.local {
+        return Err(Refusal::TlsRequired);
+    }
+    Ok(())
+}
+
+fn begin(decision: Decision) -> Result<Decision, Refusal> {
+    session::begin(&decision).map_err(|_| Refusal::SettingsFailed)?;
+    Ok(decision)
+}
+
+/// What the client may know of a refusal.
+fn outward(refusal: &Refusal) -> Outward {
+    match refusal {
+        Refusal::TlsRequired => Outward::TlsRequired,
+        other if other.retry() => Outward::Retry,
+        _ => Outward::Refused,
+    }
+}
+
+// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
+
+fn refused(connection: &Connection, refusal: &Refusal) {
+    report::log(&format!(
+        "OIDC login refused: reason={} user={:?} database={:?} client={:?} detail={:?}",
+        refusal.code(),
+        connection.user,
+        connection.database,
+        connection.host,
+        refusal.detail(),
+    ));
+}
+
+fn accepted(connection: &Connection, decision: &Decision) {
+    report::log(&format!(
+        "OIDC login accepted: role={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        decision.role,
+        decision.identity,
+        decision.provider,
+        decision.subject,
+        decision.rule_id,
+        connection.database,
+        connection.host,
+    ));
+}

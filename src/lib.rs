@@ -1,0 +1,46 @@
+//! pg_oidc: log in to PostgreSQL with an OIDC token as the password.
+//!
+//! The hallway: the library's magic, its SQL files in order, and `_PG_init`. No logic.
+
+mod api;
+#[allow(unsafe_code, reason = "shared memory, read in place")]
+mod board;
+mod door;
+mod hba_file;
+#[allow(unsafe_code, reason = "the cellar: everything that calls core")]
+mod pg;
+mod rows;
+mod session;
+mod settings;
+mod workers;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
+extension_sql_file!("../sql/triggers.sql", name = "triggers", requires = [
+        "tables",
+        api::triggers::oidc::check_rights,
+        api::triggers::oidc::refuse_change,
+        api::triggers::oidc::policy_changed,
+        api::triggers::oidc::judge_provider,
+        api::triggers::oidc::judge_rule,
+    ]);
+extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
+
+/// Runs once in the postmaster, under shared_preload_libraries. Everywhere else it does nothing.
+#[pg_guard]
+extern "C-unwind" fn _PG_init() {
+    if !pg::startup::preloading() {
+        return;
+    }
+    settings::init();
+    let guarded = hba_file::init();
+    workers::init();
+    api::init();
+    pg::hooks::install(
+        pg::hooks::Memory { request: board::request, start: workers::open_board },
+        guarded.then_some(door::password::authenticate),
+    );
+}

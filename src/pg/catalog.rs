@@ -1,0 +1,172 @@
+//! Roles, as the shared catalogs have them. Usable in the hook, where no database is open yet.
+
+use super::startup;
+use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use std::ffi::{CStr, CString};
+
+/// What a login needs to know of a role.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Role {
+    pub(crate) oid: u32,
+    pub(crate) can_login: bool,
+    /// `VALID UNTIL` in microseconds since 1970; core ignores it under `trust`.
+    pub(crate) valid_until: Option<i64>,
+    /// Why the role is privileged, or None: itself, or any role that it is a member of.
+    pub(crate) privilege: Option<String>,
+}
+
+/// The predefined roles that only read; every other `pg_*` role counts as privileged, new ones included.
+const READING_ROLES: [&CStr; 5] = [
+    c"pg_read_all_data",
+    c"pg_read_all_settings",
+    c"pg_read_all_stats",
+    c"pg_stat_scan_tables",
+    c"pg_monitor",
+];
+
+/// The role `name`, or None where there is none. `owner_of` is the database whose owner counts as privileged.
+///
+/// Memberships are walked by hand: `is_member_of_role` and its kin fill a cache that core trusts afterwards
+/// although no invalidation is registered for it yet at this point (acl.c, tried on 15).
+pub(crate) fn role(name: &str, owner_of: &str) -> Option<Role> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a transaction is open in the hook and AcceptInvalidationMessages makes what is committed visible.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            pg_sys::AcceptInvalidationMessages();
+            let oid = pg_sys::get_role_oid(name.as_ptr(), true);
+            if oid == pg_sys::InvalidOid {
+                return None;
+            }
+            let owner = database_owner(owner_of);
+            let (can_login, valid_until) = login_facts(oid)?;
+            Some(Role { oid: oid.to_u32(), can_login, valid_until, privilege: privilege(oid, owner) })
+        })
+    }
+}
+
+/// The name of the database that this session is connected to.
+pub(crate) fn current_database() -> String {
+    // SAFETY: dbcommands.c: a palloc'd name or null.
+    unsafe {
+        let name = pg_guard_ffi_boundary(|| pg_sys::get_database_name(pg_sys::MyDatabaseId));
+        if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// Whether the current user is a superuser.
+pub(crate) fn superuser() -> bool {
+    // SAFETY: superuser.c; needs a transaction, which every caller has.
+    unsafe { pg_guard_ffi_boundary(|| pg_sys::superuser()) }
+}
+
+unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, Option<i64>)> {
+    // SAFETY: syscache.c: the tuple is pinned until ReleaseSysCache.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
+        let can_login = (*form).rolcanlogin;
+        let mut is_null = false;
+        let until = pg_sys::SysCacheGetAttr(
+            pg_sys::SysCacheIdentifier::AUTHOID as i32,
+            tuple,
+            pg_sys::Anum_pg_authid_rolvaliduntil as i16,
+            &raw mut is_null,
+        );
+        let until = (!is_null).then(|| startup::from_core_epoch(until.value() as i64));
+        pg_sys::ReleaseSysCache(tuple);
+        Some((can_login, until))
+    }
+}
+
+/// The first reason found why `oid`, or a role that it is a member of in any way, is privileged.
+unsafe fn privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<String> {
+    let mut seen = vec![oid];
+    let mut next = 0;
+    while let Some(&role) = seen.get(next) {
+        next += 1;
+        // SAFETY: as in `login_facts`, in the caller's guard and transaction.
+        unsafe {
+            if let Some(reason) = own_privilege(role, owner) {
+                return Some(reason);
+            }
+            for parent in memberships(role) {
+                if !seen.contains(&parent) {
+                    seen.push(parent);
+                }
+            }
+        }
+    }
+    None
+}
+
+unsafe fn own_privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<String> {
+    // SAFETY: as in `login_facts`.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
+        let name = CStr::from_ptr((*form).rolname.data.as_ptr());
+        let predefined = name.to_bytes().starts_with(b"pg_") && !READING_ROLES.contains(&name);
+        let power = [
+            ((*form).rolsuper, "is a superuser"),
+            ((*form).rolcreaterole, "has CREATEROLE"),
+            ((*form).rolreplication, "has REPLICATION"),
+            ((*form).rolbypassrls, "has BYPASSRLS"),
+            (predefined, "is a predefined role with powers"),
+            (owner == Some(oid), "owns the policy database"),
+        ]
+        .into_iter()
+        .find_map(|(has, what)| has.then(|| format!("role {:?} {what}", name.to_string_lossy())));
+        pg_sys::ReleaseSysCache(tuple);
+        power
+    }
+}
+
+/// The roles that `member` is a direct member of, whatever the options of the grant.
+unsafe fn memberships(member: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+    // SAFETY: catcache.h: n_members entries follow the header; pinned until ReleaseCatCacheList.
+    unsafe {
+        let list = pg_sys::SearchSysCacheList(
+            pg_sys::SysCacheIdentifier::AUTHMEMMEMROLE as i32,
+            1,
+            member.into(),
+            pg_sys::Datum::from(0),
+            pg_sys::Datum::from(0),
+        );
+        let members = (*list).members.as_slice((*list).n_members.max(0) as usize);
+        let roles = members
+            .iter()
+            .map(|entry| {
+                let tuple = &raw mut (**entry).tuple;
+                (*pg_sys::GETSTRUCT(tuple).cast::<super::server::FormData_pg_auth_members>()).roleid
+            })
+            .collect();
+        pg_sys::ReleaseCatCacheList(list);
+        roles
+    }
+}
+
+unsafe fn database_owner(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: as in `login_facts`; pg_database is a shared catalog.
+    unsafe {
+        let oid = pg_sys::get_database_oid(name.as_ptr(), true);
+        if oid == pg_sys::InvalidOid {
+            return None;
+        }
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::DATABASEOID as i32, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}

@@ -1,0 +1,116 @@
+//! What the connection is: who asks, for which database, over what, matched by which HBA line.
+
+use super::server;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+use std::os::raw::c_char;
+
+/// The connection that is being authenticated, copied out of core's `Port`.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    /// The requested user, already cut to 63 bytes by core.
+    pub(crate) user: String,
+    /// The requested database.
+    pub(crate) database: String,
+    /// The client's address as core prints it, or `[local]`.
+    pub(crate) host: String,
+    /// Encrypted by TLS (GSSAPI encryption does not count).
+    pub(crate) tls: bool,
+    /// Came by a Unix-domain socket.
+    pub(crate) local: bool,
+    /// A replication connection, physical or logical.
+    pub(crate) replication: bool,
+}
+
+/// How the HBA line that core matched looks to us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// `trust`: in the guarded file that means "token required".
+    Token,
+    /// `trust`, but from a file that the guarded file includes (16+): refused.
+    IncludedToken,
+    /// Any other method: core's own business.
+    Other,
+}
+
+/// The connection behind `port`.
+///
+/// # Safety
+/// `port` is the pointer that core gave to the ClientAuthentication hook.
+pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
+    // SAFETY: core fills user_name and database_name in ProcessStartupPacket and remote_host in
+    // BackendInitialize, all before authentication; strings live as long as the process.
+    unsafe {
+        let local = (*port).raddr.addr.ss_family == libc_af_unix();
+        Connection {
+            user: lossy((*port).user_name),
+            database: lossy((*port).database_name),
+            host: lossy((*port).remote_host),
+            tls: (*port).ssl_in_use,
+            local,
+            replication: pg_sys::am_walsender,
+        }
+    }
+}
+
+/// The kind of HBA line that core matched for `port`.
+///
+/// # Safety
+/// As [`connection`], and before PostmasterContext is deleted (postgres.c, after InitPostgres): the line lives there.
+pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
+    // SAFETY: hba_getauthmethod sets port->hba for every connection before any method runs.
+    unsafe {
+        let hba = (*port).hba;
+        if hba.is_null() || (*hba).auth_method != server::UserAuth::uaTrust {
+            return Line::Other;
+        }
+        if included(hba) { Line::IncludedToken } else { Line::Token }
+    }
+}
+
+/// The line of the client that this backend serves, or None in a process that serves none.
+///
+/// Valid until InitPostgres returns; see [`line`].
+pub(crate) fn current_line() -> Option<Line> {
+    // SAFETY: MyProcPort is set in BackendInitialize and null in every process that has no client.
+    unsafe {
+        let port = server::MyProcPort;
+        if port.is_null() { None } else { Some(line(port)) }
+    }
+}
+
+/// The user that the client of this backend asked for, for the constant refusal line.
+pub(crate) fn current_user_asked() -> String {
+    // SAFETY: as in `current_line`.
+    unsafe {
+        let port = server::MyProcPort;
+        if port.is_null() { String::new() } else { lossy((*port).user_name) }
+    }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn included(_: *mut server::HbaLine) -> bool {
+    false // 15 has no include directives for HBA files
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn included(hba: *mut server::HbaLine) -> bool {
+    // SAFETY: hba.h (16+): sourcefile is set for every parsed line; HbaFileName is the guarded file.
+    unsafe {
+        let (source, guarded) = ((*hba).sourcefile, server::HbaFileName);
+        source.is_null() || guarded.is_null() || CStr::from_ptr(source) != CStr::from_ptr(guarded)
+    }
+}
+
+/// AF_UNIX as `sockaddr_storage` holds it.
+fn libc_af_unix() -> server::sa_family_t {
+    1
+}
+
+unsafe fn lossy(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller gives a C string of core's.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

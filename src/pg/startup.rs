@@ -1,0 +1,34 @@
+//! Where in its life this process is.
+
+use pgrx::pg_sys;
+
+/// Whether `_PG_init` may set up anything: preloaded by a postmaster, and no upgrade in progress.
+///
+/// Defining a postmaster setting later is FATAL and would kill CREATE EXTENSION and pg_restore (guc.c); in
+/// `--single` and bootstrap mode IsPostmasterEnvironment is false (postmaster.c sets it first thing).
+pub(crate) fn preloading() -> bool {
+    // SAFETY: flags that core sets before it loads any library.
+    unsafe {
+        pg_sys::process_shared_preload_libraries_in_progress
+            && pg_sys::IsPostmasterEnvironment
+            && !pg_sys::IsBinaryUpgrade
+    }
+}
+
+/// Microseconds since 1970 by the wall clock, the unit and epoch of every time in the decision.
+pub(crate) fn now() -> i64 {
+    // SAFETY: gettimeofday in core's epoch (timestamp.h): 2000-01-01, 946,684,800 s after 1970.
+    let since_2000 = unsafe { pg_sys::GetCurrentTimestamp() };
+    since_2000.saturating_add(from_core_epoch(0))
+}
+
+/// A timestamptz of core's in microseconds since 1970.
+pub(crate) fn from_core_epoch(timestamp: i64) -> i64 {
+    timestamp.saturating_add(946_684_800_000_000)
+}
+
+/// `authentication_timeout` in milliseconds.
+pub(crate) fn authentication_timeout_ms() -> i64 {
+    // SAFETY: an int setting in seconds (postmaster.c).
+    i64::from(unsafe { pg_sys::AuthenticationTimeout }) * 1000
+}

@@ -1,0 +1,91 @@
+//! Asking for the password and reading the answer.
+//!
+//! Core's `recv_password_packet` (auth.c) is static, so it is done again here with the same rules: message type
+//! `p`, at most 65,535 bytes, one NUL and that at the end, not empty; a client that goes away is no error.
+
+use super::server;
+use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use zeroize::Zeroize as _;
+
+/// core's PG_MAX_AUTH_TOKEN_LENGTH (auth.c): the longest password message.
+const ANSWER_BYTES: i32 = 65_535;
+const PASSWORD_MESSAGE: i32 = b'p' as i32;
+const EOF: i32 = -1;
+
+/// The password that a client sent: wiped when dropped.
+pub(crate) struct Secret {
+    buffer: pg_sys::StringInfoData,
+    len: usize,
+}
+
+/// How a client answered the question for its password.
+pub(crate) enum Answer {
+    Secret(Secret),
+    Empty,
+    Malformed,
+    /// The client closed the connection.
+    Gone,
+}
+
+impl Secret {
+    /// The bytes that the client sent, without the closing NUL.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: `data` is a palloc'd buffer of at least len + 1 bytes (stringinfo.h), owned by self.
+        unsafe { std::slice::from_raw_parts(self.buffer.data.cast::<u8>(), self.len) }
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        // SAFETY: pq_getmessage enlarged `data` to maxlen bytes, all of it ours until the process ends. It is
+        // wiped and left to its memory context: pfree in a drop during a panic is not worth its risk.
+        unsafe {
+            std::slice::from_raw_parts_mut(self.buffer.data.cast::<u8>(), self.buffer.maxlen as usize).zeroize();
+        }
+    }
+}
+
+/// Asks the client of `port` for its password in clear text and reads the answer.
+///
+/// `authentication_timeout` ends the read (postinit.c, PerformAuthentication); the wait is core's own.
+///
+/// # Safety
+/// `port` is the pointer that core gave to the ClientAuthentication hook, with no message half read.
+pub(crate) unsafe fn ask_password(port: *mut server::Port) -> Answer {
+    // SAFETY: the order of calls is that of auth.c, CheckPasswordAuth and recv_password_packet; an error inside
+    // becomes a Rust panic at the guard. initStringInfo makes `data` valid before pq_getmessage fills it.
+    unsafe {
+        pg_guard_ffi_boundary(|| {
+            server::sendAuthRequest(port, server::AUTH_REQ_PASSWORD, std::ptr::null(), 0);
+            server::pq_startmsgread();
+            let kind = server::pq_getbyte();
+            if kind == EOF {
+                return Answer::Gone;
+            }
+            if kind != PASSWORD_MESSAGE {
+                return Answer::Malformed;
+            }
+            let mut buffer: pg_sys::StringInfoData = std::mem::zeroed();
+            pg_sys::initStringInfo(&raw mut buffer);
+            if server::pq_getmessage(&raw mut buffer, ANSWER_BYTES) != 0 {
+                return Answer::Gone; // core has logged what was wrong with the length, not the bytes
+            }
+            judge(Secret { buffer, len: (buffer.len.max(0) as usize).saturating_sub(1) })
+        })
+    }
+}
+
+/// Exactly one NUL, at the end (auth.c compares strlen + 1 with the message's length), and something before it.
+fn judge(secret: Secret) -> Answer {
+    let terminated = secret.buffer.len > 0
+        // SAFETY: `len` of `buffer` is over 0, so that the byte at its last place was read from the wire.
+        && unsafe { *secret.buffer.data.add(secret.len) } == 0;
+    if !terminated || secret.bytes().contains(&0) {
+        return Answer::Malformed;
+    }
+    if secret.len == 0 {
+        return Answer::Empty;
+    }
+    Answer::Secret(secret)
+}

@@ -1,0 +1,173 @@
+//! The keys of one provider: where they come from, what is asked next and when, what came.
+
+use pg_oidc_core::image::ProviderKeys;
+use pg_oidc_core::keys::{Key, parse_jwks};
+use pg_oidc_core::provider::Provider;
+use pg_oidc_core::{discovery, limits};
+use pg_oidc_net::{FetchError, Request, Response};
+use std::time::{Duration, Instant};
+
+/// One exchange in all: name, connection, answer.
+const LIMIT: Duration = Duration::from_secs(5);
+/// How often keys are fetched where the provider says nothing of their age.
+const USUAL_AGE: Duration = Duration::from_secs(300);
+/// What a provider may ask for: not more often than every minute, not more seldom than every day.
+const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
+/// The pause after a failure, doubled each time.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+
+/// One provider's keys and how they are got.
+pub(super) struct Source {
+    provider: Provider,
+    allow_http: bool,
+    stage: Stage,
+    due: Instant,
+    failures: u32,
+    etag: Option<String>,
+    keys: Vec<Key>,
+    /// Microseconds since 1970; None until an attempt has ended, well or not.
+    settled_at: Option<i64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Discovering,
+    Fetching,
+}
+
+/// What an answer means for the keyring.
+pub(super) enum Step {
+    /// Ask this next, at once.
+    Ask(Request),
+    /// The keys, or their age, changed: publish.
+    Publish,
+    /// The attempt failed; what was there stays. The text is safe for the log. `publish`: it was the first.
+    Failed { why: String, publish: bool },
+}
+
+impl Source {
+    pub(super) fn new(provider: Provider, allow_http: bool, now: Instant) -> Source {
+        let mut source = Source {
+            provider,
+            allow_http,
+            stage: Stage::Idle,
+            due: now,
+            failures: 0,
+            etag: None,
+            keys: Vec::new(),
+            settled_at: None,
+        };
+        if let Some(jwks) = &source.provider.jwks {
+            // The row was compiled with the same function: it has a usable key.
+            let set = parse_jwks(jwks.as_bytes(), &source.provider.algorithms);
+            source.keys = set.map_or_else(|_| Vec::new(), |set| set.keys);
+            source.settled_at = Some(0);
+        }
+        source
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.provider.name
+    }
+
+    pub(super) fn key_source(&self) -> u64 {
+        self.provider.key_source
+    }
+
+    /// What to publish; None while the first attempt has not ended.
+    pub(super) fn published(&self) -> Option<ProviderKeys> {
+        Some(ProviderKeys {
+            name: self.provider.name.clone(),
+            key_source: self.provider.key_source,
+            fetched_at: self.settled_at?,
+            static_keys: self.is_static(),
+            keys: self.keys.clone(),
+        })
+    }
+
+    /// When the next request is due; None for static keys and while one is under way.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (!self.is_static() && self.stage == Stage::Idle).then_some(self.due)
+    }
+
+    /// The request that starts a round.
+    pub(super) fn begin(&mut self) -> Request {
+        match self.provider.jwks_uri.clone() {
+            Some(uri) => self.ask_for_keys(uri),
+            None => {
+                self.stage = Stage::Discovering;
+                self.request(discovery::location(&self.provider.issuer), None)
+            }
+        }
+    }
+
+    /// Takes the answer to the last request. `wall` is microseconds since 1970.
+    pub(super) fn take(&mut self, answer: Result<Response, FetchError>, now: Instant, wall: i64) -> Step {
+        let stage = std::mem::replace(&mut self.stage, Stage::Idle);
+        match (stage, answer) {
+            (_, Err(error)) => self.fail(error.to_string(), now, wall),
+            (Stage::Discovering, Ok(Response::Fresh { body, .. })) => {
+                match discovery::parse(&body, &self.provider.issuer, self.allow_http) {
+                    Ok(uri) => Step::Ask(self.ask_for_keys(uri)),
+                    Err(error) => self.fail(error.to_string(), now, wall),
+                }
+            }
+            (Stage::Fetching, Ok(Response::Fresh { body, etag, max_age })) => {
+                match parse_jwks(&body, &self.provider.algorithms) {
+                    Ok(set) => {
+                        (self.keys, self.etag) = (set.keys, etag);
+                        self.succeed(max_age, now, wall)
+                    }
+                    Err(error) => self.fail(error.sentence().to_owned(), now, wall),
+                }
+            }
+            (Stage::Fetching, Ok(Response::NotModified { max_age })) => self.succeed(max_age, now, wall),
+            (Stage::Discovering | Stage::Idle, Ok(_)) => self.fail("an unexpected answer".to_owned(), now, wall),
+        }
+    }
+
+    fn is_static(&self) -> bool {
+        self.provider.jwks.is_some()
+    }
+
+    fn ask_for_keys(&mut self, uri: String) -> Request {
+        // An ETag says that the copy in hand is still good, so it is sent only where there is one.
+        let etag = self.etag.clone().filter(|_| !self.keys.is_empty());
+        self.stage = Stage::Fetching;
+        self.request(uri, etag)
+    }
+
+    fn request(&self, url: String, etag: Option<String>) -> Request {
+        Request {
+            url,
+            ca_certificate: self.provider.ca_certificate.clone(),
+            proxy: None,
+            allow_http: self.allow_http,
+            etag,
+            limit: LIMIT,
+            max_bytes: limits::JWKS_BYTES,
+        }
+    }
+
+    fn succeed(&mut self, max_age: Option<Duration>, now: Instant, wall: i64) -> Step {
+        self.failures = 0;
+        self.settled_at = Some(wall);
+        let age = max_age.unwrap_or(USUAL_AGE).clamp(AGES.0, AGES.1);
+        // Before the age ends, and not all servers and providers in the same moment.
+        let early = 10 + u32::try_from(self.provider.key_source % 10).unwrap_or(0);
+        self.due = now + age * (100 - early) / 100;
+        Step::Publish
+    }
+
+    fn fail(&mut self, why: String, now: Instant, wall: i64) -> Step {
+        let pause = PAUSES.0.saturating_mul(1 << self.failures.min(9)).min(PAUSES.1);
+        self.failures = self.failures.saturating_add(1);
+        self.due = now + pause;
+        let publish = self.settled_at.is_none();
+        if publish {
+            self.settled_at = Some(wall);
+        }
+        Step::Failed { why, publish }
+    }
+}

@@ -1,0 +1,149 @@
+//! The keyring worker: the only place with HTTP. Fetches every provider's keys and publishes the keyring.
+//!
+//! It has no database: what it needs of the policy stands on the board. HTTP runs on the fetcher's own thread,
+//! which never runs Postgres code; this thread only hands requests over and is woken by a socket.
+
+use super::fetching::{Source, Step};
+use crate::board::{self, Staff};
+use crate::pg::worker::Wake;
+use crate::pg::{report, startup, worker};
+use crate::settings;
+use pg_oidc_core::image::KeyringImage;
+use pg_oidc_core::provider::Provider;
+use pg_oidc_net::Fetcher;
+use pgrx::prelude::*;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The longest sleep: a safety net only, since publications and answers wake this worker.
+const NAP: Duration = Duration::from_secs(60);
+/// How long the fetcher's thread may take to end.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Providers by the fingerprint of where their keys come from.
+type Sources = BTreeMap<u64, Source>;
+
+#[pg_guard]
+#[allow(unsafe_code, reason = "core finds a worker's function by its name")]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
+    // The thread is started with every signal blocked, before this worker unblocks its own.
+    let mut fetcher = match worker::without_signals(Fetcher::start) {
+        Ok(fetcher) => fetcher,
+        Err(error) => {
+            report::warning("could not start the thread that fetches OIDC keys", Some(&format!("{error}.")), None);
+            worker::end();
+        }
+    };
+    worker::start();
+    board::sign_in(Staff::Keyring);
+    worker::at_exit(|| board::sign_out(Staff::Keyring));
+    let mut sources = Sources::new();
+    let mut followed = None;
+    loop {
+        let mut changed = follow_policy(&mut sources, &mut followed);
+        changed |= take_answers(&mut sources, &mut fetcher);
+        ask(&mut sources, &fetcher);
+        if changed {
+            publish(&sources);
+        }
+        if worker::wait(until_next(&sources), Some(fetcher.wake_fd())) == Wake::Stop {
+            fetcher.stop(FAREWELL);
+            worker::end();
+        }
+        if !fetcher.is_alive() {
+            report::warning("the thread that fetches OIDC keys has ended, the worker starts again", None, None);
+            worker::end();
+        }
+    }
+}
+
+/// Takes over the providers of a new policy; keys of those that stay are kept. True if any came or went.
+fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
+    let generation = board::policy_generation();
+    if *followed == Some(generation) {
+        return false;
+    }
+    let (allow_http, now) = (settings::allow_http(), Instant::now());
+    // An absent policy has no providers; keys that nobody can ask for are not kept.
+    let mut changed = followed.is_none();
+    let mut wanted = Vec::new();
+    board::read(|policy, _| {
+        for provider in policy.providers().filter(|provider| provider.enabled) {
+            let key_source = provider.key_source.to_native();
+            wanted.push(key_source);
+            if !sources.contains_key(&key_source) {
+                // Archived by the registry worker with the same types: this cannot fail.
+                if let Ok(provider) = rkyv::deserialize::<Provider, rkyv::rancor::Error>(provider) {
+                    sources.insert(key_source, Source::new(provider, allow_http, now));
+                    changed = true;
+                }
+            }
+        }
+    });
+    let before = sources.len();
+    sources.retain(|key_source, _| wanted.contains(key_source));
+    *followed = Some(generation);
+    changed || sources.len() != before
+}
+
+fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
+    let mut changed = false;
+    for (key_source, answer) in fetcher.results() {
+        // A provider that went away meanwhile has no use for its answer.
+        let Some(source) = sources.get_mut(&key_source) else { continue };
+        match source.take(answer, Instant::now(), startup::now()) {
+            // A fetcher that is gone is noticed by the loop.
+            Step::Ask(request) => {
+                let _ = fetcher.submit(key_source, request);
+            }
+            Step::Publish => changed = true,
+            Step::Failed { why, publish } => {
+                changed |= publish;
+                report::warning(
+                    &format!("could not fetch the keys of OIDC provider {:?}", source.name()),
+                    Some(&why),
+                    None,
+                );
+            }
+        }
+    }
+    changed
+}
+
+fn ask(sources: &mut Sources, fetcher: &Fetcher) {
+    let now = Instant::now();
+    for source in sources.values_mut() {
+        if source.due().is_some_and(|due| due <= now) {
+            let request = source.begin();
+            let _ = fetcher.submit(source.key_source(), request);
+        }
+    }
+}
+
+fn publish(sources: &Sources) {
+    let entries = sources.values().filter_map(Source::published).collect();
+    let bytes = KeyringImage::build(entries).map_err(|error| error.to_string()).and_then(|image| board::encode_keyring(&image));
+    let refused = match bytes {
+        Ok(bytes) => board::publish_keyring(&bytes)
+            .err()
+            .map(|too_large| format!("It needs {} bytes, and there are {}.", too_large.bytes, too_large.capacity)),
+        Err(error) => Some(format!("{error}.")),
+    };
+    if let Some(detail) = refused {
+        report::warning(
+            "the keys of the OIDC providers cannot be published, those published before stay",
+            Some(&detail),
+            Some("Raise \"pg_oidc.shared_memory\" and restart the server."),
+        );
+    }
+}
+
+fn until_next(sources: &Sources) -> Duration {
+    let now = Instant::now();
+    sources
+        .values()
+        .filter_map(Source::due)
+        .min()
+        .map_or(NAP, |due| due.saturating_duration_since(now).clamp(Duration::from_millis(10), NAP))
+}
