@@ -8,7 +8,6 @@
 
 use crate::pg::shmem::{self, Condition, Lock};
 use crate::settings;
-use once_cell::sync::OnceCell;
 use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage};
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -44,6 +43,7 @@ pub(crate) enum Staff {
 
 #[repr(C)]
 struct Header {
+    lock: Lock,
     changed: Condition,
     /// Policy changes committed so far, from 1; a login waits until this number is published.
     asked: AtomicU64,
@@ -74,13 +74,6 @@ pub(crate) struct TooLarge {
 }
 
 static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
-static LOCK: OnceCell<LockHandle> = OnceCell::new();
-
-struct LockHandle(Lock);
-// SAFETY: the address of a lock in shared memory, used by the one thread of a process that runs Postgres code.
-unsafe impl Sync for LockHandle {}
-// SAFETY: as above.
-unsafe impl Send for LockHandle {}
 
 /// Asks for the board's memory; for shmem_request_hook.
 pub(crate) fn request() {
@@ -95,7 +88,6 @@ pub(crate) fn start(hired: &[Staff]) {
     let (start, new) = shmem::attach(settings::shared_memory());
     let header = start.cast::<Header>();
     BOARD.store(header, Ordering::Release);
-    let _ = LOCK.set(LockHandle(Lock::find()));
     if !new {
         return;
     }
@@ -105,6 +97,7 @@ pub(crate) fn start(hired: &[Staff]) {
         shmem::init_condition(&raw mut (*header).changed);
         &*header
     };
+    header.lock.find();
     let first = (start as usize + size_of::<Header>()).next_multiple_of(ALIGNMENT);
     let room = start as usize + settings::shared_memory() - first;
     let keyring = room / KEYRING_SHARE / 2 / ALIGNMENT * ALIGNMENT;
@@ -112,9 +105,10 @@ pub(crate) fn start(hired: &[Staff]) {
     header.policy.lay_out(first, policy);
     header.keyring.lay_out(first + 2 * policy, keyring);
     header.asked.store(1, Ordering::Release);
-    // Never published before: an empty keyring, so that there always is one to read.
-    if let Ok(bytes) = KeyringImage::build(Vec::new()).map_err(|e| e.to_string()).and_then(|k| encode_keyring(&k)) {
-        let _ = publish_keyring(&bytes);
+    // An empty keyring, so that there always is one to read. Neither lock nor broadcast: the postmaster has no PGPROC.
+    let empty = KeyringImage::build(Vec::new()).map_err(|error| error.to_string());
+    if let Ok(bytes) = empty.and_then(|keyring| encode_keyring(&keyring)) {
+        let _ = header.keyring.fill(&bytes).map(|half| header.keyring.flip(half, bytes.len()));
     }
     for staff in hired {
         header.hired.fetch_or(1 << *staff as u32, Ordering::AcqRel);
@@ -170,8 +164,8 @@ pub(crate) fn publish_overflow(generation: u64) {
 }
 
 fn take_down(state: State, generation: u64) {
-    let Some((board, lock)) = header().zip(LOCK.get()) else { return };
-    let held = lock.0.exclusive();
+    let Some(board) = header() else { return };
+    let held = board.lock.exclusive();
     board.policy.lengths[board.policy.active.load(Ordering::Relaxed)].store(0, Ordering::Relaxed);
     board.state.store(state as u8, Ordering::SeqCst);
     board.policy.generation.store(generation, Ordering::SeqCst);
@@ -206,14 +200,14 @@ pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
 ///
 /// None while either was never published, and where there is no policy.
 pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringImage) -> R) -> Option<R> {
-    let (board, lock) = header().zip(LOCK.get())?;
+    let board = header()?;
     for _ in 0..STEPS_BACK {
         if !board.turning.load(Ordering::Acquire) {
             break;
         }
         std::thread::sleep(STEP_BACK);
     }
-    let held = lock.0.shared();
+    let held = board.lock.shared();
     let policy = board.policy.active_bytes();
     let keyring = board.keyring.active_bytes();
     // SAFETY: `publish` is the only writer of a half's length, and every caller hands it bytes that core's
@@ -266,24 +260,13 @@ fn publish(
     face: impl Fn(&Header) -> &Face,
     flipped: impl FnOnce(&Header),
 ) -> Result<(), TooLarge> {
-    let Some((board, lock)) = header().zip(LOCK.get()) else { return Ok(()) };
+    let Some(board) = header() else { return Ok(()) };
     let face = face(board);
-    let idle = 1 - face.active.load(Ordering::Acquire);
-    let capacity = face.capacity.load(Ordering::Relaxed);
-    if bytes.len() > capacity {
-        return Err(TooLarge { bytes: bytes.len(), capacity });
-    }
-    // SAFETY: each face has one writer, its worker; the idle half has no reader since the lock was last held
-    // exclusive, and `capacity` bytes of it lie inside the segment.
-    unsafe {
-        let half = face.starts[idle].load(Ordering::Relaxed) as *mut u8;
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), half, bytes.len());
-    }
+    let half = face.fill(bytes)?;
     board.turning.store(true, Ordering::Release);
-    let held = lock.0.exclusive();
+    let held = board.lock.exclusive();
     board.turning.store(false, Ordering::Release);
-    face.lengths[idle].store(bytes.len(), Ordering::Relaxed);
-    face.active.store(idle, Ordering::Release);
+    face.flip(half, bytes.len());
     flipped(board);
     drop(held);
     tell(board);
@@ -305,6 +288,28 @@ impl Face {
         self.starts[0].store(start, Ordering::Relaxed);
         self.starts[1].store(start + capacity, Ordering::Relaxed);
         self.capacity.store(capacity, Ordering::Relaxed);
+    }
+
+    /// Copies an image into the idle half and gives its number. Without the lock: nobody reads the idle half.
+    fn fill(&self, bytes: &[u8]) -> Result<usize, TooLarge> {
+        let idle = 1 - (self.active.load(Ordering::Acquire) & 1);
+        let capacity = self.capacity.load(Ordering::Relaxed);
+        if bytes.len() > capacity {
+            return Err(TooLarge { bytes: bytes.len(), capacity });
+        }
+        // SAFETY: each face has one writer, its worker; the idle half has had no reader since the lock was last
+        // held exclusive, and `capacity` bytes of it lie inside the segment.
+        unsafe {
+            let half = self.starts[idle].load(Ordering::Relaxed) as *mut u8;
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), half, bytes.len());
+        }
+        Ok(idle)
+    }
+
+    /// Makes a filled half the active one. Under the lock, exclusive.
+    fn flip(&self, half: usize, len: usize) {
+        self.lengths[half].store(len, Ordering::Relaxed);
+        self.active.store(half, Ordering::Release);
     }
 
     /// The active half; None while nothing is published. Only under the lock.

@@ -42,7 +42,7 @@ impl Account {
             return Ok(Self { name: name.trim().to_owned(), ids: None });
         }
         if id("-u").is_err() {
-            let mut useradd = Command::new("useradd");
+            let mut useradd = Command::new("/usr/sbin/useradd");
             useradd.args(["--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent"]);
             useradd.args(["--shell", "/usr/sbin/nologin", NAME]);
             // Another process may make the user at this very moment: only its absence is an error.

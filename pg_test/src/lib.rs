@@ -16,6 +16,7 @@
 pub mod account;
 pub mod cluster;
 pub mod extension;
+pub mod issuer;
 pub mod keeper;
 pub mod keys;
 pub mod machine;

@@ -16,6 +16,9 @@ use crate::terminal::{Step, say};
 /// Where Debian's scripts look whether a new installation makes a cluster.
 const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.conf";
 
+/// Stands for `postgresql-server-dev-N`, where N is what Debian's `postgresql` depends on.
+const SERVER_DEV: &str = "postgresql-server-dev";
+
 /// One thing that must be there, whoever installed it.
 struct Need {
     /// What it is, for people.
@@ -29,7 +32,7 @@ struct Need {
 const NEEDS: &[Need] = &[
     Need {
         what: "PostgreSQL 15 to 18 with its server headers and pg_config",
-        packages: &["postgresql", "postgresql-server-dev-15"],
+        packages: &["postgresql", SERVER_DEV],
         is_met: || Postgres::of_machine().is_ok_and(|postgres| postgres.is_complete()),
     },
     Need {
@@ -60,7 +63,16 @@ pub fn prepare() -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    let packages: Vec<&str> = missing.iter().flat_map(|need| need.packages).copied().collect();
+    let mut packages: Vec<String> =
+        missing.iter().flat_map(|need| need.packages).map(|&name| name.to_owned()).collect();
+    if is_debian() && is_root() {
+        let step = Step::begin("Reading the package lists");
+        program::watched(apt_get().arg("update"), |line| step.note(line))?;
+        step.done();
+    }
+    for name in packages.iter_mut().filter(|name| *name == SERVER_DEV) {
+        name.push_str(&format!("-{}", default_major()));
+    }
     if !is_debian() || !is_root() {
         bail!("{}", instructions(&missing, &packages));
     }
@@ -72,14 +84,14 @@ pub fn prepare() -> Result<()> {
     Ok(())
 }
 
-fn instructions(missing: &[&Need], packages: &[&str]) -> String {
+fn instructions(missing: &[&Need], packages: &[String]) -> String {
     let mut text = "This machine lacks:\n".to_owned();
     for need in missing {
         text.push_str(&format!("  - {}\n", need.what));
     }
     if is_debian() {
         text.push_str("Install it as root and start again:\n");
-        if packages.contains(&"postgresql") {
+        if packages.iter().any(|name| name == "postgresql") {
             // Without this, Debian makes a cluster and starts it.
             text.push_str("  apt-get install postgresql-common\n");
             text.push_str(&format!("  echo 'create_main_cluster = false' >> {CREATE_CLUSTER}\n"));
@@ -92,11 +104,8 @@ fn instructions(missing: &[&Need], packages: &[&str]) -> String {
     text
 }
 
-fn install(packages: &[&str]) -> Result<()> {
-    let step = Step::begin("Reading the package lists");
-    program::watched(apt_get().arg("update"), |line| step.note(line))?;
-    step.done();
-    if packages.contains(&"postgresql") {
+fn install(packages: &[String]) -> Result<()> {
+    if packages.iter().any(|name| name == "postgresql") {
         let step = Step::begin("Keeping Debian from making and starting a cluster");
         program::watched(apt_get().args(["install", "postgresql-common"]), |line| step.note(line))?;
         forbid_main_cluster()?;
@@ -106,6 +115,14 @@ fn install(packages: &[&str]) -> Result<()> {
     program::watched(apt_get().arg("install").args(packages), |line| step.note(line))?;
     step.done();
     Ok(())
+}
+
+/// The version that Debian's package `postgresql` stands for; 15 where it cannot be asked.
+fn default_major() -> String {
+    let mut question = program::command("apt-cache");
+    let said = program::output(question.args(["depends", "postgresql"])).unwrap_or_default();
+    let major = said.lines().find_map(|line| line.trim().strip_prefix("Depends: postgresql-"));
+    major.unwrap_or("15").to_owned()
 }
 
 fn apt_get() -> Command {

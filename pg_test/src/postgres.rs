@@ -34,7 +34,8 @@ impl Postgres {
     /// When it cannot be run or names an unsupported version.
     pub fn with_pg_config(pg_config: PathBuf) -> Result<Self> {
         let text = program::output(program::command(&pg_config).arg("--version"))?;
-        let version = text.trim().trim_start_matches("PostgreSQL ").to_owned();
+        // "PostgreSQL 15.20 (Debian 15.20-0+deb12u1)"
+        let version = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
         let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
         let major = digits.parse().with_context(|| format!("pg_config gave the version {text:?}"))?;
         if !SUPPORTED.contains(&major) {
@@ -48,7 +49,7 @@ impl Postgres {
         self.major
     }
 
-    /// As in `15.20`, with what the packager adds.
+    /// As in `15.20`.
     pub fn version(&self) -> &str {
         &self.version
     }

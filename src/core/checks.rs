@@ -55,7 +55,7 @@ fn audiences(row: &ProviderRow) -> Result<Vec<String>, RowError> {
     let audiences = plain_list("audiences", &row.audiences, limits::AUDIENCES)?;
     if audiences.is_empty() || audiences.iter().any(String::is_empty) {
         return Err(RowError::new("\"audiences\" must name at least one audience, and none that is empty")
-            .hint("The audience is what the issuer writes into the token for this server, often a client ID or a URL."));
+            .hint("It is what the issuer writes into tokens for this server, often a client ID or a URL."));
     }
     Ok(audiences)
 }

@@ -26,14 +26,18 @@ pub enum DiscoveryError {
 impl fmt::Display for DiscoveryError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DiscoveryError::TooLarge => write!(formatter, "the document is larger than {} bytes", limits::JWKS_BYTES),
+            DiscoveryError::TooLarge => {
+                write!(formatter, "the document is larger than {} bytes", limits::JWKS_BYTES)
+            }
             DiscoveryError::NotJson(problem) => {
                 write!(formatter, "the document is not acceptable: {}", problem_sentence(*problem))
             }
             DiscoveryError::OtherIssuer => {
                 formatter.write_str("\"issuer\" in the document is not the configured issuer, byte for byte")
             }
-            DiscoveryError::NoJwksUri => formatter.write_str("\"jwks_uri\" in the document is not an https URL"),
+            DiscoveryError::NoJwksUri => {
+                formatter.write_str("\"jwks_uri\" in the document is not an https URL")
+            }
         }
     }
 }

@@ -30,7 +30,10 @@ pub fn trust_lines(text: &str) -> Vec<usize> {
 fn method_is_trust(record: &str) -> bool {
     let fields = fields(record);
     let local = fields.first().is_some_and(|kind| kind == "local");
-    fields.iter().enumerate().any(|(at, field)| field == "trust" && (at == 3 && local || (at == 4 || at == 5) && !local))
+    fields
+        .iter()
+        .enumerate()
+        .any(|(at, field)| field == "trust" && (at == 3 && local || (at == 4 || at == 5) && !local))
 }
 
 /// Fields of one record; a list `a, b` is one field, as the comma joins its parts.

@@ -2,7 +2,7 @@
 //!
 //! serde_json knows the grammar, but keeps the last of two members of one name, rounds numbers and has its own depth
 //! limit. So it only splits one level here, and this file builds the value: every byte is looked at once a level, at
-//! most [`limits::JSON_DEPTH`](crate::limits::JSON_DEPTH) + 1 times.
+//! most [`limits::JSON_DEPTH`] + 1 times.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -39,7 +39,7 @@ pub enum JsonProblem {
     NotJson,
     /// Not an object where one is needed.
     NotObject,
-    /// More levels than [`limits::JSON_DEPTH`](crate::limits::JSON_DEPTH).
+    /// More levels than [`limits::JSON_DEPTH`].
     TooDeep,
     /// Too many object members in the document.
     TooManyMembers,
@@ -49,8 +49,8 @@ pub enum JsonProblem {
     DuplicateMember,
     /// U+0000 in a string or a name.
     NulCharacter,
-    /// A number longer than [`limits::NUMBER_BYTES`](crate::limits::NUMBER_BYTES), or with an exponent beyond
-    /// [`limits::NUMBER_EXPONENT`](crate::limits::NUMBER_EXPONENT).
+    /// A number longer than [`limits::NUMBER_BYTES`], or with an exponent beyond
+    /// [`limits::NUMBER_EXPONENT`].
     NumberTooLong,
 }
 

@@ -45,3 +45,7 @@ mod path;
 mod selection;
 mod time;
 mod url;
+
+#[cfg(test)]
+#[path = "tests/vectors.rs"]
+mod vectors;

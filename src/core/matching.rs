@@ -10,6 +10,9 @@ use crate::limits;
 use crate::path::{self, ClaimPath};
 use crate::row::{RowError, shown};
 
+/// Claims that are lists of words if they are strings (RFC 8693, section 4.2; `scp`: Entra, Okta).
+pub(crate) const WORD_LISTS: [&str; 2] = ["scope", "scp"];
+
 /// One member: a claim and the value it must have.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
@@ -189,7 +192,7 @@ impl Subject<'_> {
 }
 
 fn is_word_list<'p>(steps: impl Iterator<Item = &'p str> + Clone) -> bool {
-    path::is(steps.clone(), "scope") || path::is(steps, "scp")
+    WORD_LISTS.into_iter().any(|name| path::is(steps.clone(), name))
 }
 
 fn scalar(value: &Json) -> Option<ScalarRef<'_>> {

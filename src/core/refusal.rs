@@ -88,7 +88,7 @@ refusals! {
     DuplicateMember { part: &'static str } = "duplicate_member", 13, FINAL, "One member name appears twice in one JSON object of the token.";
     NulCharacter { part: &'static str } = "nul_character", 17, FINAL, "A string in the token holds the character U+0000.";
     TooManyClaims { limit: usize } = "too_many_claims", 16, FINAL, "The token has more object members than allowed.";
-    TooManyGroups { limit: usize } = "too_many_groups", 16, FINAL, "An array in the token has more elements than allowed.";
+    TooManyGroups { limit: usize } = "too_many_groups", 16, FINAL, "An array, or a scope, in the token has more elements than allowed.";
     AlgorithmUnsupported { algorithm: Option<&'static str> } = "algorithm_unsupported", 19, FINAL, "The \"alg\" in the header is missing or not the name of a supported algorithm.";
     KidInvalid = "kid_invalid", 40, FINAL, "The \"kid\" in the header is not a string, is too long, or holds a control character or a quotation mark.";
     TypInvalid = "typ_invalid", 48, FINAL, "The \"typ\" in the header is not a string.";

@@ -112,7 +112,9 @@ pub(crate) fn json<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<
 }
 
 /// As [`json`], for a column that may be null. A JSON `null` that is stored is the same as no value.
-pub(crate) fn optional_json<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+pub(crate) fn optional_json<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
     let text = json(deserializer)?;
     Ok((text != "null").then_some(text))
 }

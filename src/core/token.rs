@@ -63,10 +63,10 @@ pub fn parse(token: &[u8], max_bytes: usize) -> Result<Untrusted, Refusal> {
 }
 
 /// Header, payload and signature, each still base64url.
-type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+pub(crate) type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Splits a token. An empty signature passes, so that `alg: none` is refused for what it is.
-fn split(token: &[u8]) -> Result<Parts<'_>, Refusal> {
+pub(crate) fn split(token: &[u8]) -> Result<Parts<'_>, Refusal> {
     if token.first() == Some(&b'{') {
         return Err(Refusal::TokenJsonSerialization);
     }

@@ -1,14 +1,14 @@
 //! The one place where a token becomes believed.
 //!
 //! ```text
-//! signature ─► aud ─► exp nbf iat ─► typ ─► required_claims ─► cnf ─► sub, identity, email ─► groups ─► Verified
+//! signature ─► aud ─► exp, nbf, iat ─► typ ─► required_claims ─► cnf ─► sub ─► identity ─► groups ─► Verified
 //! ```
 //! The signature comes first: no claim of a forged token is judged, so none can be probed.
 
 use crate::checks::Checks;
 use crate::json::Json;
 use crate::limits;
-use crate::matching::Subject;
+use crate::matching::{Subject, WORD_LISTS};
 use crate::path::ClaimPath;
 use crate::refusal::Refusal;
 use crate::selection::Selected;
@@ -78,6 +78,7 @@ pub fn verify(untrusted: Untrusted, selected: &Selected, now: i64) -> Result<Ver
         return Err(Refusal::EmailUnverified);
     }
     check_groups(claims, checks)?;
+    check_word_lists(claims)?;
     Ok(Verified {
         provider: selected.provider.clone(),
         issuer: selected.issuer.clone(),
@@ -182,6 +183,15 @@ fn check_groups(claims: &Json, checks: &Checks) -> Result<(), Refusal> {
     };
     let groups = path.find(claims).ok_or_else(|| Refusal::GroupsMissing { claim: claim() })?;
     groups.strings().map(|_| ()).ok_or_else(|| Refusal::GroupsInvalid { claim: claim() })
+}
+
+/// A scope is an array in other clothes: each word costs a look-up in the rules, under the lock.
+fn check_word_lists(claims: &Json) -> Result<(), Refusal> {
+    let words = |name| claims.get(name).and_then(Json::as_str).map_or(0, |text| text.split(' ').count());
+    if WORD_LISTS.into_iter().any(|name| words(name) > limits::GROUPS) {
+        return Err(Refusal::TooManyGroups { limit: limits::GROUPS });
+    }
+    Ok(())
 }
 
 impl Verified {

@@ -66,7 +66,6 @@ fn client(
         .https_only(!target.plain)
         .user_agent(USER_AGENT)
         .connect_timeout(request.limit / 5 * 3)
-        .pool_max_idle_per_host(0)
         .dns_resolver(Resolver { progress: progress.clone(), loopback_only: target.plain })
         .tls_backend_preconfigured(trust.config(request.ca_certificate.as_deref())?);
     if let Some(url) = &target.proxy {

@@ -3,6 +3,7 @@
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::CStr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
 const NAME: &CStr = c"pg_oidc";
@@ -35,31 +36,34 @@ pub(crate) fn attach(bytes: usize) -> (*mut u8, bool) {
 /// AddinShmemInitLock in lwlocknames.h, the same in 15 to 18.
 const ADDIN_SHMEM_INIT_LOCK: usize = 21;
 
-/// The lock that was asked for. Its address is the same in every process of the server.
-#[derive(Clone, Copy)]
-pub(crate) struct Lock(*mut pg_sys::LWLock);
+/// The lock that was asked for, kept in shared memory beside what it guards: its address is the same in every
+/// process of the server, and found anew when shared memory is made anew after a crash.
+pub(crate) struct Lock(AtomicPtr<pg_sys::LWLock>);
 
 /// A lock that is held; dropping it lets go. At FATAL core lets go itself (proc.c, ProcKill).
 pub(crate) struct Held(*mut pg_sys::LWLock);
 
 impl Lock {
-    pub(crate) fn find() -> Lock {
+    /// Finds the lock; once, by the process that makes the segment.
+    pub(crate) fn find(&self) {
         // SAFETY: lwlock.c: the tranche was asked for under this name; raises where it was not.
-        Lock(unsafe { &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock })
+        let lock = unsafe { &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock };
+        self.0.store(lock, Ordering::Release);
     }
 
-    pub(crate) fn shared(self) -> Held {
+    pub(crate) fn shared(&self) -> Held {
         self.take(pg_sys::LWLockMode::LW_SHARED)
     }
 
-    pub(crate) fn exclusive(self) -> Held {
+    pub(crate) fn exclusive(&self) -> Held {
         self.take(pg_sys::LWLockMode::LW_EXCLUSIVE)
     }
 
-    fn take(self, mode: pg_sys::LWLockMode::Type) -> Held {
+    fn take(&self, mode: pg_sys::LWLockMode::Type) -> Held {
+        let lock = self.0.load(Ordering::Acquire);
         // SAFETY: a lock of shared memory, by a process with a PGPROC. Interrupts are held until it is let go.
-        unsafe { pg_guard_ffi_boundary(|| pg_sys::LWLockAcquire(self.0, mode)) };
-        Held(self.0)
+        unsafe { pg_guard_ffi_boundary(|| pg_sys::LWLockAcquire(lock, mode)) };
+        Held(lock)
     }
 }
 

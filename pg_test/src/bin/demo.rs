@@ -159,7 +159,7 @@ fn good_login(stage: &Stage) -> Result<String> {
     let seen = stage.cluster.login(ROLE).password(&token).show(SESSION)?;
     let mut answers = seen.stdout.split("\n\n").map(str::trim_end).filter(|answer| !answer.is_empty());
     for statement in SESSION {
-        say(&indented(&format!("{} {statement};", faint("=>"))));
+        say(&indented(&format!("\n{} {statement};", faint("=>"))));
         match answers.next() {
             Some(answer) => say(&indented(answer)),
             None => say(&indented(seen.stderr.trim())),

@@ -37,8 +37,10 @@ pub(crate) enum Signer {
     Ed25519(Ed25519KeyPair),
 }
 
-pub(crate) static RSA_A: LazyLock<Signer> = LazyLock::new(|| rsa("rsa-a", include_bytes!("fixtures/test_rsa_a.pk8")));
-pub(crate) static RSA_B: LazyLock<Signer> = LazyLock::new(|| rsa("rsa-b", include_bytes!("fixtures/test_rsa_b.pk8")));
+pub(crate) static RSA_A: LazyLock<Signer> =
+    LazyLock::new(|| rsa("rsa-a", include_bytes!("fixtures/test_rsa_a.pk8")));
+pub(crate) static RSA_B: LazyLock<Signer> =
+    LazyLock::new(|| rsa("rsa-b", include_bytes!("fixtures/test_rsa_b.pk8")));
 pub(crate) static P256: LazyLock<Signer> = LazyLock::new(|| {
     let der = include_bytes!("fixtures/test_p256.pk8");
     Signer::P256(EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der).unwrap())
@@ -110,7 +112,11 @@ impl Signer {
     /// A token with this header and payload as they stand.
     pub(crate) fn token(&self, header: &str, payload: &str) -> String {
         let algorithm = serde_json::from_str::<Value>(header).unwrap_or_default();
-        self.token_of_bytes(algorithm["alg"].as_str().unwrap_or_default(), header.as_bytes(), payload.as_bytes())
+        self.token_of_bytes(
+            algorithm["alg"].as_str().unwrap_or_default(),
+            header.as_bytes(),
+            payload.as_bytes(),
+        )
     }
 
     pub(crate) fn token_of_bytes(&self, algorithm: &str, header: &[u8], payload: &[u8]) -> String {
@@ -163,6 +169,18 @@ pub(crate) fn token_raw(payload: impl AsRef<[u8]>) -> String {
     P256.token_of_bytes("ES256", br#"{"alg":"ES256","kid":"p256","typ":"JWT"}"#, payload.as_ref())
 }
 
+/// A token whose claim has this JSON text.
+pub(crate) fn with_text(name: &str, text: &str) -> String {
+    let mut claims = claims();
+    claims[name] = "PLACE".into();
+    token_raw(claims.to_string().replace("\"PLACE\"", text))
+}
+
+/// A token without that claim.
+pub(crate) fn without(name: &str) -> String {
+    token(&claims_with(json!({name: null})))
+}
+
 /// A token of the P-256 key and the usual claims with this header.
 pub(crate) fn token_with_header(header: &str) -> String {
     P256.token(header, &claims().to_string())
@@ -200,6 +218,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
         provider: "corp".to_owned(),
         matches: matches.to_string(),
         role: Some(role.to_owned()),
+        role_oid: 16_384,
         effect: "allow".to_owned(),
         priority: 100,
         databases: None,
@@ -221,6 +240,7 @@ pub(crate) struct World {
     /// Microseconds.
     pub(crate) now: i64,
     pub(crate) fetched_at: i64,
+    pub(crate) static_keys: bool,
     pub(crate) user: &'static str,
     pub(crate) database: &'static str,
 }
@@ -234,6 +254,7 @@ impl World {
             rules: vec![rule_row(1, &json!({"groups": "readers"}), "reader")],
             now: NOW * SECOND,
             fetched_at: NOW * SECOND,
+            static_keys: false,
             user: "reader",
             database: "app",
         }
@@ -279,14 +300,15 @@ impl World {
         token: &[u8],
         last: impl FnOnce(&pg_oidc_core::image::ArchivedPolicyImage, Verified) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let compiled: Vec<_> = self.providers.iter().map(|(row, _)| compile_provider(row, false).unwrap()).collect();
+        let compiled: Vec<_> =
+            self.providers.iter().map(|(row, _)| compile_provider(row, false).unwrap()).collect();
         let keyring = compiled.iter().zip(&self.providers).filter_map(|(provider, (_, keys))| {
             let keys = parse_jwks(keys.as_ref()?.to_string().as_bytes(), &provider.algorithms);
             Some(ProviderKeys {
                 name: provider.name.clone(),
                 key_source: provider.key_source,
                 fetched_at: self.fetched_at,
-                static_keys: false,
+                static_keys: self.static_keys,
                 keys: keys.map(|parsed| parsed.keys).unwrap_or_default(),
             })
         });
@@ -307,7 +329,11 @@ impl World {
 
 /// Asserts that every token is refused with that code.
 #[track_caller]
-pub(crate) fn all_refused(world: &World, code: &str, tokens: impl IntoIterator<Item = (impl std::fmt::Debug, String)>) {
+pub(crate) fn all_refused(
+    world: &World,
+    code: &str,
+    tokens: impl IntoIterator<Item = (impl std::fmt::Debug, String)>,
+) {
     for (what, token) in tokens {
         assert_eq!(world.outcome(&token), code, "{what:?}");
     }

@@ -35,7 +35,11 @@ fn n035_n036_keys_from_elsewhere() {
         ("x5t#S256", json!(b64([1; 32]))),
     ] {
         let header = json!({"alg": "RS256", "kid": "rsa-a", name: value}).to_string();
-        assert_eq!(world.outcome(&RSA_B.token(&header, &claims().to_string())), "signature_invalid", "{name}");
+        assert_eq!(
+            world.outcome(&RSA_B.token(&header, &claims().to_string())),
+            "signature_invalid",
+            "{name}"
+        );
         assert_eq!(world.outcome(&RSA_A.token(&header, &claims().to_string())), "accepted", "{name}");
     }
 }
@@ -131,15 +135,30 @@ fn n044_unknown_kids_ask_for_keys_by_provider() {
 
 #[test]
 fn n045_crit() {
-    let values =
-        [json!(["exp"]), json!([]), json!("exp"), json!(["b64", "b64"]), json!(null), json!({}), json!(["unknown"])];
-    all_refused(&World::new(), "header_refused", values.map(|value| (value.to_string(), header_with("crit", value))));
+    let values = [
+        json!(["exp"]),
+        json!([]),
+        json!("exp"),
+        json!(["b64", "b64"]),
+        json!(null),
+        json!({}),
+        json!(["unknown"]),
+    ];
+    all_refused(
+        &World::new(),
+        "header_refused",
+        values.map(|value| (value.to_string(), header_with("crit", value))),
+    );
 }
 
 #[test]
 fn n046_b64() {
     let values = [json!(false), json!(true), json!("false"), json!(null)];
-    all_refused(&World::new(), "header_refused", values.map(|value| (value.to_string(), header_with("b64", value))));
+    all_refused(
+        &World::new(),
+        "header_refused",
+        values.map(|value| (value.to_string(), header_with("b64", value))),
+    );
     let both = r#"{"alg":"ES256","kid":"p256","b64":false,"crit":["b64"]}"#;
     let input = format!("{}.{}", b64(both), claims());
     let unencoded = format!("{input}.{}", b64(P256.sign("ES256", input.as_bytes())));
@@ -173,11 +192,22 @@ fn n048_typ() {
 
     // By default: absent, JWT, at+jwt.
     let usual = World::new();
-    for typ in ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "application/jwt"] {
+    for typ in
+        ["JWT", "jwt", "at+jwt", "AT+JWT", "application/at+jwt", "Application/At+Jwt", "application/jwt"]
+    {
         assert_eq!(usual.outcome(&with(typ)), "accepted", "{typ}");
     }
     assert_eq!(usual.outcome(&without), "accepted");
-    for typ in ["logout+jwt", "dpop+jwt", "id+jwt", "JWS", "at+jwt ", "application/x/at+jwt", "text/at+jwt", "secevent+jwt"] {
+    for typ in [
+        "logout+jwt",
+        "dpop+jwt",
+        "id+jwt",
+        "JWS",
+        "at+jwt ",
+        "application/x/at+jwt",
+        "text/at+jwt",
+        "secevent+jwt",
+    ] {
         assert_eq!(usual.outcome(&with(typ)), "typ_refused", "{typ}");
     }
     for typ in [json!(1), json!(null), json!(["JWT"])] {

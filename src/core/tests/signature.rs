@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::common::{
-    ED25519, P256, P384, RSA_A, RSA_B, World, all_refused, b64, claims, claims_with, token, token_with_header, unb64,
+    ED25519, P256, P384, RSA_A, RSA_B, World, all_refused, b64, claims, claims_with, token,
+    token_with_header, unb64,
 };
 
 /// The order of P-256.
@@ -72,7 +73,11 @@ fn n021_hmac_with_the_public_key() {
     ];
     for (what, secret) in secrets {
         for name in ["HS256", "HS384", "HS512"] {
-            let input = format!("{}.{}", b64(json!({"alg": name, "kid": "rsa-a"}).to_string()), b64(claims().to_string()));
+            let input = format!(
+                "{}.{}",
+                b64(json!({"alg": name, "kid": "rsa-a"}).to_string()),
+                b64(claims().to_string())
+            );
             let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, &secret);
             let tag = aws_lc_rs::hmac::sign(&key, input.as_bytes());
             assert_eq!(world.outcome(&format!("{input}.{}", b64(tag))), "algorithm_unsupported", "{what}");
@@ -85,8 +90,14 @@ fn n022_not_in_the_list() {
     let world = World::with_provider(|row| row.algorithms = vec![Some("RS256".into()), Some("EdDSA".into())]);
     let payload = claims().to_string();
     assert_eq!(world.outcome(&RSA_A.token(r#"{"alg":"RS256","kid":"rsa-a"}"#, &payload)), "accepted");
-    assert_eq!(world.outcome(&RSA_A.token(r#"{"alg":"RS512","kid":"rsa-a"}"#, &payload)), "algorithm_not_allowed");
-    assert_eq!(world.outcome(&RSA_A.token(r#"{"alg":"PS256","kid":"rsa-a"}"#, &payload)), "algorithm_not_allowed");
+    assert_eq!(
+        world.outcome(&RSA_A.token(r#"{"alg":"RS512","kid":"rsa-a"}"#, &payload)),
+        "algorithm_not_allowed"
+    );
+    assert_eq!(
+        world.outcome(&RSA_A.token(r#"{"alg":"PS256","kid":"rsa-a"}"#, &payload)),
+        "algorithm_not_allowed"
+    );
     assert_eq!(world.outcome(&token(&claims())), "algorithm_not_allowed");
 }
 
@@ -126,7 +137,9 @@ fn n024_curve_of_another_alg() {
 
 #[test]
 fn n025_unsupported_alg() {
-    for name in ["ES256K", "ES512", "ML-DSA-44", "Ed25519", "Ed448", "RS1", "es256", "ES256 ", "RSA-OAEP", "dir"] {
+    for name in
+        ["ES256K", "ES512", "ML-DSA-44", "Ed25519", "Ed448", "RS1", "es256", "ES256 ", "RSA-OAEP", "dir"]
+    {
         let token = token_with_header(&json!({"alg": name, "kid": "p256"}).to_string());
         let refusal = World::new().login(&token).unwrap_err();
         assert_eq!(refusal.code(), "algorithm_unsupported", "{name}");
@@ -140,7 +153,8 @@ fn n027_ecdsa_values_out_of_range() {
     let world = World::new();
     let (input, good) = split_signature(&token(&claims()));
     let (r, s) = good.split_at(32);
-    let n: Vec<u8> = (0..32).map(|place| u8::from_str_radix(&N[2 * place..2 * place + 2], 16).unwrap()).collect();
+    let n: Vec<u8> =
+        (0..32).map(|place| u8::from_str_radix(&N[2 * place..2 * place + 2], 16).unwrap()).collect();
     let less = [&n[..31], &[n[31] - 1]].concat();
     let more = [&n[..31], &[n[31] + 1]].concat();
     let (zero, full) = ([0; 32], [0xff; 32]);
@@ -173,7 +187,8 @@ fn n028_high_s_twin_is_the_same_login() {
     let world = World::new();
     let good = token(&claims());
     let (input, signature) = split_signature(&good);
-    let n: Vec<u8> = (0..32).map(|place| u8::from_str_radix(&N[2 * place..2 * place + 2], 16).unwrap()).collect();
+    let n: Vec<u8> =
+        (0..32).map(|place| u8::from_str_radix(&N[2 * place..2 * place + 2], 16).unwrap()).collect();
     let mut twin = signature.clone();
     let mut borrow = 0_i16;
     for place in (0..32).rev() {
@@ -240,7 +255,11 @@ fn n031_changed_signature() {
             flipped(good.len() - 1),
         ];
         for (number, signature) in bad.into_iter().enumerate() {
-            assert_eq!(world.outcome(&format!("{input}.{}", b64(signature))), "signature_invalid", "{number}");
+            assert_eq!(
+                world.outcome(&format!("{input}.{}", b64(signature))),
+                "signature_invalid",
+                "{number}"
+            );
         }
     }
 }

@@ -4,7 +4,9 @@ use pg_oidc_core::limits;
 use pg_oidc_core::token::parse;
 use serde_json::json;
 
-use crate::common::{P256, World, all_refused, b64, claims, claims_with, token, token_raw, token_with_header};
+use crate::common::{
+    P256, World, all_refused, b64, claims, claims_with, token, token_raw, token_with_header,
+};
 
 fn parts() -> (String, String, String) {
     let token = token(&claims());
@@ -46,7 +48,10 @@ fn n003_jwe() {
     all_refused(
         &World::new(),
         "token_encrypted",
-        [("five parts", format!("{header}.QUJD.QUJD.QUJD.QUJD")), ("direct", format!("{header}..QUJD.QUJD.QUJD"))],
+        [
+            ("five parts", format!("{header}.QUJD.QUJD.QUJD.QUJD")),
+            ("direct", format!("{header}..QUJD.QUJD.QUJD")),
+        ],
     );
 }
 
@@ -57,10 +62,14 @@ fn n004_json_serialization() {
         &World::new(),
         "token_json_serialization",
         [
-            ("flattened", json!({"protected": header, "payload": payload, "signature": signature}).to_string()),
+            (
+                "flattened",
+                json!({"protected": header, "payload": payload, "signature": signature}).to_string(),
+            ),
             (
                 "general",
-                json!({"payload": payload, "signatures": [{"protected": header, "signature": signature}]}).to_string(),
+                json!({"payload": payload, "signatures": [{"protected": header, "signature": signature}]})
+                    .to_string(),
             ),
         ],
     );
@@ -121,11 +130,12 @@ fn n006_unused_bits() {
 #[test]
 fn n007_header_is_no_object() {
     let payload = claims().to_string();
-    let tokens = ["[]", "\"ES256\"", "1", "null", "true", "", "{", "{\"alg\":\"ES256\"", "ES256", "{'alg':'ES256'}"]
-        .map(|header| (header, P256.token(header, &payload)))
-        // An empty header is no part at all.
-        .into_iter()
-        .filter(|(header, _)| !header.is_empty());
+    let tokens =
+        ["[]", "\"ES256\"", "1", "null", "true", "", "{", "{\"alg\":\"ES256\"", "ES256", "{'alg':'ES256'}"]
+            .map(|header| (header, P256.token(header, &payload)))
+            // An empty header is no part at all.
+            .into_iter()
+            .filter(|(header, _)| !header.is_empty());
     all_refused(&World::new(), "header_invalid", tokens);
 }
 
@@ -264,7 +274,9 @@ fn n015_size() {
     };
     let token = sized(limits::TOKEN_BYTES);
     assert!(token.len() > limits::TOKEN_BYTES - 8);
-    let code = |token: &str, limit| parse(token.as_bytes(), limit).map_or_else(|refusal| refusal.code(), |_| "parsed");
+    let code = |token: &str, limit| {
+        parse(token.as_bytes(), limit).map_or_else(|refusal| refusal.code(), |_| "parsed")
+    };
     assert_eq!(code(&token, token.len()), "parsed");
     assert_eq!(code(&token, token.len() - 1), "token_too_large");
     assert_eq!(code(&token, 0), "token_too_large");
@@ -278,7 +290,17 @@ fn n016_counts() {
     let world = World::new();
     let numbers = |count: usize| (0..count).map(|number| format!("g{number}")).collect::<Vec<_>>();
     assert_eq!(world.outcome(&token(&claims_with(json!({"x": numbers(limits::GROUPS)})))), "accepted");
-    assert_eq!(world.outcome(&token(&claims_with(json!({"x": numbers(limits::GROUPS + 1)})))), "too_many_groups");
+    assert_eq!(
+        world.outcome(&token(&claims_with(json!({"x": numbers(limits::GROUPS + 1)})))),
+        "too_many_groups"
+    );
+
+    // A scope is a list of words.
+    for name in ["scope", "scp"] {
+        let words = |count: usize| token(&claims_with(json!({name: vec!["w"; count].join(" ")})));
+        assert_eq!(world.outcome(&words(limits::GROUPS)), "accepted");
+        assert_eq!(world.outcome(&words(limits::GROUPS + 1)), "too_many_groups");
+    }
 
     let members = |count: usize| {
         let mut claims = claims();

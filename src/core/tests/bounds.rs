@@ -1,0 +1,151 @@
+//! Every limit at its value and one above. Those of tokens and key sets that a negative input is about are tested
+//! there: n011 depth, n015 size, n016 counts, n041 kid, n050 RSA, n061 key sets, n087 times, n088 subject.
+
+use pg_oidc_core::image::{ImageError, KeyringImage, PolicyImage, ProviderKeys};
+use pg_oidc_core::limits;
+use pg_oidc_core::provider::{Provider, ProviderRow, compile_provider};
+use pg_oidc_core::rules::{RuleRow, compile_rule};
+use serde_json::{Value, json};
+
+use crate::common::{
+    World, claims, claims_with, provider_row, rule_row, token, token_raw, token_with_header,
+};
+
+#[test]
+fn header_bytes() {
+    let padded = |bytes: usize| {
+        let empty = r#"{"alg":"ES256","kid":"p256","x":""}"#.len();
+        token_with_header(&json!({"alg": "ES256", "kid": "p256", "x": "p".repeat(bytes - empty)}).to_string())
+    };
+    assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES)), "accepted");
+    assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 1)), "header_too_large");
+    assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 3)), "header_too_large");
+    assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 3000)), "header_too_large");
+}
+
+#[test]
+fn issuer_bytes() {
+    let issuer = |bytes: usize| format!("https://issuer.example/{}", "p".repeat(bytes - 23));
+    let row = |bytes| ProviderRow { issuer: issuer(bytes), ..provider_row() };
+    assert!(compile_provider(&row(limits::ISSUER_BYTES), false).is_ok());
+    assert!(compile_provider(&row(limits::ISSUER_BYTES + 1), false).is_err());
+    let mut world = World::new();
+    world.providers[0].0 = row(limits::ISSUER_BYTES);
+    let with = |bytes| world.outcome(&token(&claims_with(json!({"iss": issuer(bytes)}))));
+    assert_eq!(with(limits::ISSUER_BYTES), "accepted");
+    assert_eq!(with(limits::ISSUER_BYTES + 1), "issuer_invalid");
+}
+
+#[test]
+fn numbers() {
+    let with = |number: String| {
+        let mut text = claims().to_string();
+        text.truncate(text.len() - 1);
+        World::new().outcome(&token_raw(format!("{text},\"n\":{number}}}")))
+    };
+    assert_eq!(with("9".repeat(limits::NUMBER_BYTES)), "accepted");
+    assert_eq!(with("9".repeat(limits::NUMBER_BYTES + 1)), "payload_invalid");
+    for sign in ["", "-", "+"] {
+        assert_eq!(with(format!("1e{sign}1000")), "accepted");
+        assert_eq!(with(format!("1e{sign}1001")), "payload_invalid");
+    }
+}
+
+#[test]
+fn urls_names_and_certificates() {
+    let check = |change: &dyn Fn(&mut ProviderRow, usize), most: usize| {
+        for (size, good) in [(most, true), (most + 1, false)] {
+            let mut row = provider_row();
+            change(&mut row, size);
+            assert_eq!(compile_provider(&row, false).is_ok(), good, "{size}");
+        }
+    };
+    let url = |bytes: usize| format!("https://issuer.example/{}", "p".repeat(bytes - 23));
+    check(&|row, size| row.jwks_uri = Some(url(size)), limits::URL_BYTES);
+    check(&|row, size| row.audiences = vec![Some("a".repeat(size))], limits::NAME_BYTES);
+    check(&|row, size| row.identity_claim = "a".repeat(size), limits::NAME_BYTES);
+    check(&|row, size| row.identity_claim = "/a".repeat(size), limits::JSON_DEPTH);
+    check(
+        &|row, count| row.audiences = (0..count).map(|number| Some(number.to_string())).collect(),
+        limits::AUDIENCES,
+    );
+    let frame = "-----BEGIN CERTIFICATE----------END CERTIFICATE-----".len();
+    check(
+        &|row, size| {
+            let body = "A".repeat(size - frame);
+            row.ca_certificate = Some(format!("-----BEGIN CERTIFICATE-----{body}-----END CERTIFICATE-----"));
+        },
+        limits::CERTIFICATE_BYTES,
+    );
+}
+
+#[test]
+fn match_members_and_bytes() {
+    let members = |count: usize| (0..count).map(|number| (format!("m{number}"), json!(1))).collect::<Value>();
+    assert!(compile_rule(&rule_row(1, &members(limits::MATCH_MEMBERS), "reader")).is_ok());
+    assert!(compile_rule(&rule_row(1, &members(limits::MATCH_MEMBERS + 1), "reader")).is_err());
+    let sized = |bytes: usize| RuleRow {
+        matches: format!("{{\"a\":\"{}\"}}", "p".repeat(bytes - 8)),
+        ..rule_row(1, &json!({}), "reader")
+    };
+    assert!(compile_rule(&sized(limits::MATCH_BYTES)).is_ok());
+    assert!(compile_rule(&sized(limits::MATCH_BYTES + 1)).is_err());
+    let databases = |count: usize| RuleRow {
+        databases: Some((0..count).map(|number| Some(format!("d{number}"))).collect()),
+        ..rule_row(1, &json!({}), "reader")
+    };
+    assert!(compile_rule(&databases(limits::DATABASES)).is_ok());
+    assert!(compile_rule(&databases(limits::DATABASES + 1)).is_err());
+}
+
+fn providers(count: usize) -> Vec<Provider> {
+    (0..count)
+        .map(|number| {
+            let row = ProviderRow {
+                name: format!("p{number}"),
+                issuer: format!("https://issuer.example/{number}"),
+                ..provider_row()
+            };
+            compile_provider(&row, false).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn providers_and_rules() {
+    assert!(PolicyImage::build(providers(limits::PROVIDERS), vec![]).is_ok());
+    let over = PolicyImage::build(providers(limits::PROVIDERS + 1), vec![]);
+    assert_eq!(over.unwrap_err(), ImageError::TooManyProviders);
+
+    let rule = compile_rule(&rule_row(1, &json!({}), "reader")).unwrap();
+    assert!(PolicyImage::build(vec![], vec![rule.clone(); limits::RULES]).is_ok());
+    let over = PolicyImage::build(vec![], vec![rule; limits::RULES + 1]);
+    assert_eq!(over.unwrap_err(), ImageError::TooManyRules);
+
+    let keys = |count: u64| {
+        let entry = |key_source: u64| ProviderKeys {
+            name: key_source.to_string(),
+            key_source,
+            fetched_at: 0,
+            static_keys: false,
+            keys: vec![],
+        };
+        KeyringImage::build((0..count).map(entry).collect())
+    };
+    assert!(keys(limits::PROVIDERS as u64).is_ok());
+    assert_eq!(keys(limits::PROVIDERS as u64 + 1).unwrap_err(), ImageError::TooManyProviders);
+}
+
+#[test]
+fn repeated_names_are_refused_whole() {
+    let named = |name: &str, issuer: &str| {
+        let row = ProviderRow { name: name.to_owned(), issuer: issuer.to_owned(), ..provider_row() };
+        compile_provider(&row, false).unwrap()
+    };
+    let (one, two) = ("https://one.example", "https://two.example");
+    assert!(PolicyImage::build(vec![named("a", one), named("b", two)], vec![]).is_ok());
+    let error = PolicyImage::build(vec![named("a", one), named("a", two)], vec![]).unwrap_err();
+    assert_eq!(error, ImageError::Repeated("a".to_owned()));
+    let error = PolicyImage::build(vec![named("a", one), named("b", one)], vec![]).unwrap_err();
+    assert_eq!(error.to_string(), "\"https://one.example\" is there twice");
+}
