@@ -149,8 +149,9 @@ fn tick(life: &Life, label: &str, started: Instant) {
             let note: String = locked(&life.note).chars().take(40).collect();
             let frame = frames.next().unwrap_or_default();
             let time = seconds(started.elapsed());
-            let _ = write!(std::io::stdout(), "\r\x1b[K  {frame} {label:<LABEL$} {}", faint(&time));
-            let _ = write!(std::io::stdout(), " {}", faint(&note));
+            // Without line wrap meanwhile: a wrapped line could not be drawn over.
+            let line = format!("  {frame} {label:<LABEL$} {} {}", faint(&time), faint(&note));
+            let _ = write!(std::io::stdout(), "\x1b[?7l\r\x1b[K{line}\x1b[?7h");
             let _ = std::io::stdout().flush();
         }
         let pause = if lively { REDRAW } else { HEARTBEAT };

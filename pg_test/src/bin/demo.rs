@@ -227,8 +227,8 @@ fn lines_to_paste(stage: &Stage, token: &str) -> Result<String> {
     let account = Account::unprivileged()?.name();
     let as_account = if is_root() { format!("runuser -u {account} -- ") } else { String::new() };
     Ok(format!(
-        "\n  # a fresh token\n  curl -s -u report-job:{SECRET} -d grant_type=client_credentials {}/token\n\
-         \n  # the token that was just used, good for an hour\n  export PGPASSWORD={token}\n\
+        "\n  # the token that was just used, good for an hour\n  export PGPASSWORD={token}\n\
+         \n  # or a fresh one\n  export PGPASSWORD=$(curl -s -u report-job:{SECRET} -d grant_type=client_credentials {}/token | cut -d '\"' -f 4)\n\
          \n  # log in with it\n  psql 'host=127.0.0.1 port={port} user={ROLE} dbname=postgres sslmode=verify-full sslrootcert={}'\n\
          \n  # the administrator\n  {as_account}psql -h {folder} -p {port} -U {SUPERUSER} postgres\n\
          \n  # the server's log\n  tail -f {folder}/server.log\n",
@@ -251,5 +251,5 @@ fn short(token: &str) -> String {
 }
 
 fn indented(text: &str) -> String {
-    text.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
+    text.lines().map(|line| format!("    {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }

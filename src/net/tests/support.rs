@@ -159,13 +159,13 @@ pub(crate) fn answer(status: &str, headers: &str, body: &[u8], length: usize) ->
 
 /// Sleeps on the wake-up descriptor, as WaitLatchOrSocket does, until `count` results are there.
 pub(crate) fn collect(fetcher: &mut Fetcher, count: usize) -> Vec<(u64, Outcome)> {
-    let start = Instant::now();
     let mut results = Vec::new();
     while results.len() < count {
-        assert!(fetcher.is_alive(), "the fetcher thread has died");
-        assert!(start.elapsed() < Duration::from_secs(30), "{} of {count} results", results.len());
-        poll(&mut [PollFd::new(fetcher.as_fd(), PollFlags::POLLIN)], PollTimeout::from(1_000u16)).unwrap();
+        let mut waiting = [PollFd::new(fetcher.as_fd(), PollFlags::POLLIN)];
+        let woken = poll(&mut waiting, PollTimeout::from(30_000u16)).unwrap();
+        assert_eq!(woken, 1, "no wake-up after {} of {count} results", results.len());
         results.extend(fetcher.results());
+        assert!(fetcher.is_alive(), "the fetcher thread has died");
     }
     results
 }

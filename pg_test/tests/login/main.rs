@@ -1,0 +1,8 @@
+//! Logins from outside: real servers, real clients. One program, so that it is linked once.
+
+mod board;
+mod door;
+mod faults;
+mod policy;
+mod session;
+mod tokens;
