@@ -178,10 +178,14 @@ fn take_down(state: State, generation: u64) {
 /// # Errors
 /// An image that does not fit; what was published stays, under its old number.
 pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLarge> {
-    publish(bytes, |board| &board.policy, |board| {
-        board.state.store(State::Present as u8, Ordering::SeqCst);
-        board.policy.generation.store(generation, Ordering::SeqCst);
-    })?;
+    publish(
+        bytes,
+        |board| &board.policy,
+        |board| {
+            board.state.store(State::Present as u8, Ordering::SeqCst);
+            board.policy.generation.store(generation, Ordering::SeqCst);
+        },
+    )?;
     wake(Staff::Keyring);
     Ok(())
 }
@@ -191,9 +195,13 @@ pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLar
 /// # Errors
 /// As [`publish_policy`].
 pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
-    publish(bytes, |board| &board.keyring, |board| {
-        board.keyring.generation.fetch_add(1, Ordering::SeqCst);
-    })
+    publish(
+        bytes,
+        |board| &board.keyring,
+        |board| {
+            board.keyring.generation.fetch_add(1, Ordering::SeqCst);
+        },
+    )
 }
 
 /// Reads both images in place. Under the lock, so `look` only looks: no wait, no I/O, nothing that can raise.
@@ -315,7 +323,8 @@ impl Face {
     /// The active half; None while nothing is published. Only under the lock.
     fn active_bytes(&self) -> Option<&[u8]> {
         let active = self.active.load(Ordering::Acquire) & 1;
-        let (start, len) = (self.starts[active].load(Ordering::Relaxed), self.lengths[active].load(Ordering::Relaxed));
+        let (start, len) =
+            (self.starts[active].load(Ordering::Relaxed), self.lengths[active].load(Ordering::Relaxed));
         // SAFETY: `len` bytes from `start` were written by `publish` and lie inside the segment.
         (len > 0).then(|| unsafe { std::slice::from_raw_parts(start as *const u8, len) })
     }

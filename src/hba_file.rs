@@ -15,8 +15,12 @@ pub(crate) fn init() -> bool {
     if let Err(error) = std::fs::read(&guarded) {
         report::refuse_to_start(
             &format!("could not read the guarded HBA file \"{}\": {error}", guarded.display()),
-            Some("The setting \"pg_oidc.hba_file\" names it; a relative path is resolved beside the server's own hba_file."),
-            Some("Create the file, or start with \"-c shared_preload_libraries=\" to come in without pg_oidc."),
+            Some(
+                "The setting \"pg_oidc.hba_file\" names it; a relative path is resolved beside the server's own hba_file.",
+            ),
+            Some(
+                "Create the file, or start with \"-c shared_preload_libraries=\" to come in without pg_oidc.",
+            ),
         );
     }
     warn_of_trust(Path::new(&native));

@@ -19,14 +19,18 @@ use pgrx::prelude::*;
 pgrx::pg_module_magic!(name, version);
 
 extension_sql_file!("../sql/tables.sql", name = "tables", bootstrap);
-extension_sql_file!("../sql/triggers.sql", name = "triggers", requires = [
+extension_sql_file!(
+    "../sql/triggers.sql",
+    name = "triggers",
+    requires = [
         "tables",
         api::triggers::oidc::check_rights,
         api::triggers::oidc::refuse_change,
         api::triggers::oidc::policy_changed,
         api::triggers::oidc::judge_provider,
         api::triggers::oidc::judge_rule,
-    ]);
+    ]
+);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs once in the postmaster, under shared_preload_libraries. Everywhere else it does nothing.

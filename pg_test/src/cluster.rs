@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::account::Account;
+use crate::account::{Account, is_root};
 use crate::extension::{SUPERUSER, Server};
 use crate::program;
 use crate::scratch::Scratch;
@@ -148,7 +148,7 @@ impl Builder {
             ("client.pem", client.certificate),
             ("client.key", client.key),
             ("server.log", String::new()),
-            ("data/pg_ident.conf", format!("admin {} {SUPERUSER}\n", account.name())),
+            ("data/pg_ident.conf", admins(account)),
             ("data/pg_hba.conf", native_file(&self.native)),
         ];
         for (name, text) in files {
@@ -158,6 +158,12 @@ impl Builder {
         cluster.take_port()?;
         Ok(cluster)
     }
+}
+
+/// Who may be the superuser: the account that psql runs as, and the tests' own, for clients inside of them.
+fn admins(account: &Account) -> String {
+    let line = |name: &str| format!("admin {name} {SUPERUSER}\n");
+    if is_root() { line(account.name()) + &line("root") } else { line(account.name()) }
 }
 
 fn native_file(lines: &str) -> String {

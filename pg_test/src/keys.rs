@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
 use aws_lc_rs::signature::{
@@ -117,6 +118,16 @@ impl Key {
             jwk[member] = json!(value);
         }
         jwk
+    }
+
+    /// Its public half as a SubjectPublicKeyInfo (RFC 5280), DER.
+    pub fn public_der(&self) -> Vec<u8> {
+        let der: Result<PublicKeyX509Der<'_>, _> = match &self.pair {
+            Pair::Rsa(pair) => pair.public_key().as_der(),
+            Pair::Ec(pair) => pair.public_key().as_der(),
+            Pair::Ed25519(pair) => pair.public_key().as_der(),
+        };
+        der.expect(NO_KEY).as_ref().to_vec()
     }
 
     /// Signs as JWS wants it (RFC 7518: PKCS #1 v1.5, r and s side by side, or Ed25519).

@@ -9,11 +9,13 @@
 //! | `machine`, `tools`, `account` | what must be installed, the tools beside it, the unprivileged user |
 //! | `postgres`, `extension` | the server of the machine, the built extension in a private copy of it |
 //! | `scratch`, `keeper` | a temporary folder, and the child that cleans up even when we are killed |
-//! | `cluster`, `psql` | a temporary cluster, and logging in to it with the real psql |
+//! | `cluster`, `psql`, `client` | a temporary cluster, logging in to it with the real psql and with tokio-postgres |
+//! | `wire` | a client that speaks the protocol by hand |
 //! | `tls`, `keys`, `token` | certificates, signing keys, tokens |
 //! | `provider`, `issuer` | a certified OpenID provider, and one that misbehaves |
 
 pub mod account;
+pub mod client;
 pub mod cluster;
 pub mod extension;
 pub mod issuer;
@@ -29,6 +31,7 @@ pub mod terminal;
 pub mod tls;
 pub mod token;
 pub mod tools;
+pub mod wire;
 
 use std::path::{Path, PathBuf};
 

@@ -25,14 +25,14 @@ pub enum Way {
 /// One login to try. Made by [`Cluster::login`], run by [`Login::run`].
 #[derive(Debug, Clone)]
 pub struct Login<'a> {
-    cluster: &'a Cluster,
-    user: String,
-    database: String,
-    password: Option<String>,
-    options: Option<String>,
-    way: Way,
-    client_certificate: bool,
-    extra: Vec<String>,
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) password: Option<String>,
+    pub(crate) options: Option<String>,
+    pub(crate) way: Way,
+    pub(crate) client_certificate: bool,
+    pub(crate) extra: Vec<String>,
 }
 
 /// What a client saw.

@@ -3,8 +3,8 @@
 pub(crate) mod claims;
 pub(crate) mod triggers;
 
-use crate::pg::{report, transaction};
 use crate::board;
+use crate::pg::{report, transaction};
 use pgrx::PgSqlErrorCode;
 
 /// Hooks that the SQL side needs in every backend; for `_PG_init`.

@@ -57,7 +57,6 @@ refusals! {
     TlsRequired = "tls_required", 115, FINAL, "The connection is plain TCP, and tokens are accepted only over TLS.";
     ReplicationRefused = "replication_refused", 123, FINAL, "It is a replication connection that no rule allows.";
     TrustFromIncludedFile = "trust_from_included_file", 141, FINAL, "The \"trust\" line comes from an included file; token lines live in the guarded HBA file only.";
-    ClientcertFailed = "clientcert_failed", 141, FINAL, "The HBA line asks for a client certificate, and that check failed.";
     PasswordEmpty = "password_empty", 1, FINAL, "The password is empty.";
     PasswordMalformed = "password_malformed", 117, FINAL, "The password message does not follow the protocol.";
     PolicyAbsent = "policy_absent", 0, FINAL, "There is no policy: the extension or its database does not exist.";
@@ -67,7 +66,6 @@ refusals! {
     PolicyBehind = "policy_behind", 0, RETRY, "The published policy is older than the last committed change.";
     PolicyChanged = "policy_changed", 0, RETRY, "The provider was changed during the login.";
     KeysPending = "keys_pending", 0, RETRY, "The keys of the provider have not been fetched for the first time yet.";
-    RoleNameRefused = "role_name_refused", 102, FINAL, "The name can never be that of a role that a token gives.";
     RoleMissing = "role_missing", 108, FINAL, "The role does not exist.";
     RoleReplaced = "role_replaced", 108, FINAL, "The role was dropped and made anew since the rule was written; write the rule again.";
     RoleCannotLogin = "role_cannot_login", 108, FINAL, "The role is not permitted to log in.";

@@ -21,11 +21,7 @@ const ATTEMPTS: u32 = 2;
 ///
 /// # Errors
 /// The reason, for the server log; the client never learns it.
-pub(crate) fn decide(
-    secret: &[u8],
-    connection: &Connection,
-    settings: &Login,
-) -> Result<Decision, Refusal> {
+pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -> Result<Decision, Refusal> {
     // Whatever was committed before the token came must count: this number is read first.
     let asked = board::asked();
     let end = Instant::now() + settings.wait;

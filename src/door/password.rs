@@ -16,8 +16,8 @@ use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
 use crate::pg::wire::Answer;
-use crate::settings::{self, Login};
 use crate::session;
+use crate::settings::{self, Login};
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::refusal::Refusal;
 
@@ -39,7 +39,7 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
             Verdict::Admit
         }
         Err(refusal) => {
-            refused(connection, &refusal);
+            report::log_refusal(connection, &refusal);
             Verdict::Refuse(outward(&refusal))
         }
     }
@@ -69,19 +69,7 @@ fn outward(refusal: &Refusal) -> Outward {
     }
 }
 
-// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
-
-fn refused(connection: &Connection, refusal: &Refusal) {
-    report::log(&format!(
-        "OIDC login refused: reason={} user={:?} database={:?} client={:?} detail={:?}",
-        refusal.code(),
-        connection.user,
-        connection.database,
-        connection.host,
-        refusal.detail(),
-    ));
-}
-
+/// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
 fn accepted(connection: &Connection, decision: &Decision) {
     report::log(&format!(
         "OIDC login accepted: role={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",

@@ -21,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     bindgen::Builder::default()
         .header("src/pg/server.h")
         .clang_arg(format!("-I{}", include.display()))
-        .allowlist_type("Port|HbaLine|FormData_pg_auth_members|UserAuth|config_generic|config_string|RegisteredBgWorker")
+        .allowlist_type(
+            "Port|HbaLine|FormData_pg_auth_members|UserAuth|config_generic|config_string|RegisteredBgWorker",
+        )
         .allowlist_function("sendAuthRequest|pq_startmsgread|pq_endmsgread|pq_getbyte|pq_getmessage")
         .allowlist_function("get_guc_variables|GetNumConfigOptions|find_option|guc_free|guc_strdup")
         .allowlist_function("SignalHandlerForConfigReload|SignalHandlerForShutdownRequest")

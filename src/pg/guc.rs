@@ -2,6 +2,7 @@
 
 use super::{port, report, server};
 use once_cell::sync::OnceCell;
+use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::cell::UnsafeCell;
@@ -193,11 +194,11 @@ unsafe extern "C-unwind" fn only_after_decision(
     // The HBA line lives in PostmasterContext, which is gone once the session runs: it is looked at once, at the
     // first call in a process that serves a client, which is InitializeSessionUserId's.
     if source == server::GucSource::PGC_S_OVERRIDE && !LOOKED.load(Ordering::Relaxed) {
-        if let Some(line) = port::current_line() {
+        if let Some((connection, line)) = port::current() {
             LOOKED.store(true, Ordering::Relaxed);
             if line != port::Line::Other && !DECIDED.load(Ordering::Relaxed) {
-                report::log("OIDC login refused: reason=door_bypassed detail=\"A guarded line was passed without a decision, because another library did not call the ClientAuthentication hook.\"");
-                report::refuse(&port::current_user_asked(), report::Outward::Refused);
+                report::log_refusal(&connection, &Refusal::DoorBypassed);
+                report::refuse(&connection.user, report::Outward::Refused);
             }
         }
     }

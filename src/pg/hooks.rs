@@ -4,6 +4,7 @@ use super::port::{self, Connection, Line};
 use super::report::{self, Outward};
 use super::{server, wire};
 use once_cell::sync::OnceCell;
+use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
@@ -108,12 +109,8 @@ unsafe extern "C-unwind" fn client_authentication(port: *mut server::Port, statu
     let ask = || unsafe { wire::ask_password(port) };
     let verdict = PgTryBuilder::new(AssertUnwindSafe(|| door(&connection, line, &ask)))
         .catch_others(|error| {
-            report::log(&format!(
-                "OIDC login refused: reason=internal_error user={:?} database={:?} detail={:?}",
-                connection.user,
-                connection.database,
-                safe_text(&error)
-            ));
+            report::log_refusal(&connection, &Refusal::InternalError);
+            report::log(&format!("OIDC login failed internally: {:?}", safe_text(&error)));
             Verdict::Refuse(Outward::Refused)
         })
         .execute();

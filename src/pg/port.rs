@@ -68,23 +68,14 @@ pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
     }
 }
 
-/// The line of the client that this backend serves, or None in a process that serves none.
+/// The client that this backend serves and the line that core matched, or None in a process that serves none.
 ///
 /// Valid until InitPostgres returns; see [`line`].
-pub(crate) fn current_line() -> Option<Line> {
+pub(crate) fn current() -> Option<(Connection, Line)> {
     // SAFETY: MyProcPort is set in BackendInitialize and null in every process that has no client.
     unsafe {
         let port = server::MyProcPort;
-        if port.is_null() { None } else { Some(line(port)) }
-    }
-}
-
-/// The user that the client of this backend asked for, for the constant refusal line.
-pub(crate) fn current_user_asked() -> String {
-    // SAFETY: as in `current_line`.
-    unsafe {
-        let port = server::MyProcPort;
-        if port.is_null() { String::new() } else { lossy((*port).user_name) }
+        if port.is_null() { None } else { Some((connection(port), line(port))) }
     }
 }
 

@@ -4,6 +4,8 @@
 //! routine to a client that nobody has authenticated yet (elog.c, `send_message_to_frontend`). So reasons are
 //! written with `LOG_SERVER_ONLY` first, and every refusal is then raised here, by one call at one place.
 
+use super::port::Connection;
+use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::ErrorReportable as _;
@@ -26,6 +28,19 @@ pub(crate) enum Outward {
 /// Writes one line to the server log and never to the client.
 pub(crate) fn log(message: &str) {
     server_log(pg_sys::LOG_SERVER_ONLY as i32, message, None, None);
+}
+
+/// Writes the reason of a refusal to the server log. Names that came from a client are written with escapes
+/// (`{:?}`): no newline reaches the log.
+pub(crate) fn log_refusal(connection: &Connection, refusal: &Refusal) {
+    log(&format!(
+        "OIDC login refused: reason={} user={:?} database={:?} client={:?} detail={:?}",
+        refusal.code(),
+        connection.user,
+        connection.database,
+        connection.host,
+        refusal.detail(),
+    ));
 }
 
 /// Writes a warning with detail and hint to the server log.

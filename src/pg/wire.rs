@@ -41,7 +41,8 @@ impl Drop for Secret {
         // SAFETY: pq_getmessage enlarged `data` to maxlen bytes, all of it ours until the process ends. It is
         // wiped and left to its memory context: pfree in a drop during a panic is not worth its risk.
         unsafe {
-            std::slice::from_raw_parts_mut(self.buffer.data.cast::<u8>(), self.buffer.maxlen as usize).zeroize();
+            std::slice::from_raw_parts_mut(self.buffer.data.cast::<u8>(), self.buffer.maxlen as usize)
+                .zeroize();
         }
     }
 }

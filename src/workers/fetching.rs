@@ -123,7 +123,9 @@ impl Source {
                 }
             }
             (Stage::Fetching, Ok(Response::NotModified { max_age })) => self.succeed(max_age, now, wall),
-            (Stage::Discovering | Stage::Idle, Ok(_)) => self.fail("an unexpected answer".to_owned(), now, wall),
+            (Stage::Discovering | Stage::Idle, Ok(_)) => {
+                self.fail("an unexpected answer".to_owned(), now, wall)
+            }
         }
     }
 

@@ -31,7 +31,11 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
     let mut fetcher = match worker::without_signals(Fetcher::start) {
         Ok(fetcher) => fetcher,
         Err(error) => {
-            report::warning("could not start the thread that fetches OIDC keys", Some(&format!("{error}.")), None);
+            report::warning(
+                "could not start the thread that fetches OIDC keys",
+                Some(&format!("{error}.")),
+                None,
+            );
             worker::end();
         }
     };
@@ -52,7 +56,11 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
             worker::end();
         }
         if !fetcher.is_alive() {
-            report::warning("the thread that fetches OIDC keys has ended, the worker starts again", None, None);
+            report::warning(
+                "the thread that fetches OIDC keys has ended, the worker starts again",
+                None,
+                None,
+            );
             worker::end();
         }
     }
@@ -123,11 +131,13 @@ fn ask(sources: &mut Sources, fetcher: &Fetcher) {
 
 fn publish(sources: &Sources) {
     let entries = sources.values().filter_map(Source::published).collect();
-    let bytes = KeyringImage::build(entries).map_err(|error| error.to_string()).and_then(|image| board::encode_keyring(&image));
+    let bytes = KeyringImage::build(entries)
+        .map_err(|error| error.to_string())
+        .and_then(|image| board::encode_keyring(&image));
     let refused = match bytes {
-        Ok(bytes) => board::publish_keyring(&bytes)
-            .err()
-            .map(|too_large| format!("It needs {} bytes, and there are {}.", too_large.bytes, too_large.capacity)),
+        Ok(bytes) => board::publish_keyring(&bytes).err().map(|too_large| {
+            format!("It needs {} bytes, and there are {}.", too_large.bytes, too_large.capacity)
+        }),
         Err(error) => Some(format!("{error}.")),
     };
     if let Some(detail) = refused {

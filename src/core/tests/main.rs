@@ -9,6 +9,7 @@
 //! times       B5   n077 to n086: exp, nbf, iat
 //! mapping     B6   n098 to n103: rules
 //! rows             what compile_provider and compile_rule accept and refuse
+//! documents        discovery, pg_hba.conf, one claim as text
 //! bounds           every limit at its value and one above
 //! lookup           the index finds what a scan finds; images; 100,000 rules
 //! vectors     B2   Wycheproof and the JOSE cookbook, run inside the crate
@@ -19,6 +20,7 @@
 mod bounds;
 mod claims;
 mod common;
+mod documents;
 mod header;
 mod jwks;
 mod lookup;
