@@ -47,9 +47,8 @@ pub fn build(postgres: &Postgres, see: impl FnMut(&str)) -> Result<PathBuf> {
         // What an earlier version installed must not linger in this one.
         std::fs::remove_dir_all(&folder).context("could not empty the package folder")?;
     }
-    let mut package = program::command("cargo");
-    tools::reach(&mut package);
-    package.args(["pgrx", "package", "--package", "pg_oidc", "--no-default-features", "--features"]);
+    let mut package = tools::pgrx()?;
+    package.args(["package", "--package", "pg_oidc", "--no-default-features", "--features"]);
     package.arg(format!("pg{}", postgres.major())).arg("--pg-config").arg(postgres.pg_config());
     package.arg("--out-dir").arg(&folder);
     package.env("PGRX_PG_CONFIG_PATH", postgres.pg_config()).env("CARGO_TARGET_DIR", target_dir());

@@ -23,14 +23,6 @@ fn folder() -> PathBuf {
     target_dir().join("tools")
 }
 
-/// Puts our tools at the end of a command's path.
-pub fn reach(command: &mut Command) {
-    let mut path = std::env::var_os("PATH").unwrap_or_default();
-    path.push(":");
-    path.push(folder().join("bin"));
-    command.env("PATH", path);
-}
-
 /// Sees to cargo-pgrx in the pinned version.
 ///
 /// # Errors
@@ -47,8 +39,29 @@ pub fn prepare_deny() -> Result<()> {
     prepare("cargo-deny", &["--version"], DENY)
 }
 
-/// The program of this name in the wanted version: the machine's, else ours.
-pub fn program_in_version(name: &str, question: &[&str], version: &str) -> Option<PathBuf> {
+/// cargo-pgrx in the pinned version, to be given its arguments from `package` and the like on.
+///
+/// # Errors
+/// When it is not installed.
+pub fn pgrx() -> Result<Command> {
+    let program = in_version("cargo-pgrx", &["pgrx", "--version"], PGRX);
+    let mut pgrx = program::command(program.with_context(|| format!("there is no cargo-pgrx {PGRX}"))?);
+    pgrx.arg("pgrx");
+    Ok(pgrx)
+}
+
+/// cargo-deny in the pinned version, to be given its arguments.
+///
+/// # Errors
+/// When it is not installed.
+pub fn deny() -> Result<Command> {
+    let program = in_version("cargo-deny", &["--version"], DENY);
+    Ok(program::command(program.with_context(|| format!("there is no cargo-deny {DENY}"))?))
+}
+
+/// The program of this name in the wanted version: the machine's, else ours. It is run by its own name, as
+/// `cargo NAME` would prefer the machine's whatever its version.
+fn in_version(name: &str, question: &[&str], version: &str) -> Option<PathBuf> {
     [PathBuf::from(name), folder().join("bin").join(name)].into_iter().find(|program| {
         let said = program::output(program::command(program).args(question));
         said.is_ok_and(|said| said.split_whitespace().any(|word| word == version))
@@ -56,7 +69,7 @@ pub fn program_in_version(name: &str, question: &[&str], version: &str) -> Optio
 }
 
 fn prepare(name: &str, question: &[&str], version: &str) -> Result<()> {
-    if program_in_version(name, question, version).is_some() {
+    if in_version(name, question, version).is_some() {
         return Ok(());
     }
     let step = Step::begin(format!("Building {name} {version}, which takes some minutes"));

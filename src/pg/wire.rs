@@ -6,7 +6,6 @@
 use super::server;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
-use zeroize::Zeroize as _;
 
 /// core's PG_MAX_AUTH_TOKEN_LENGTH (auth.c): the longest password message.
 const ANSWER_BYTES: i32 = 65_535;
@@ -38,12 +37,9 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        // SAFETY: pq_getmessage enlarged `data` to maxlen bytes, all of it ours until the process ends. It is
-        // wiped and left to its memory context: pfree in a drop during a panic is not worth its risk.
-        unsafe {
-            std::slice::from_raw_parts_mut(self.buffer.data.cast::<u8>(), self.buffer.maxlen as usize)
-                .zeroize();
-        }
+        // SAFETY: `data` has `maxlen` bytes (stringinfo.h), all of them ours. explicit_bzero is never optimised away.
+        // The buffer is left to its memory context: pfree in a drop during a panic is not worth its risk.
+        unsafe { libc::explicit_bzero(self.buffer.data.cast(), self.buffer.maxlen.max(0) as usize) }
     }
 }
 

@@ -47,7 +47,13 @@ pub(super) enum Step {
 }
 
 impl Source {
-    pub(super) fn new(provider: Provider, allow_http: bool, now: Instant) -> Source {
+    /// `known`: what stands on the board for this very source of keys.
+    pub(super) fn new(
+        provider: Provider,
+        known: Option<ProviderKeys>,
+        allow_http: bool,
+        now: Instant,
+    ) -> Source {
         let mut source = Source {
             provider,
             allow_http,
@@ -63,6 +69,9 @@ impl Source {
             let set = parse_jwks(jwks.as_bytes(), &source.provider.algorithms);
             source.keys = set.map_or_else(|_| Vec::new(), |set| set.keys);
             source.settled_at = Some(0);
+        } else if let Some(known) = known.filter(|known| !known.keys.is_empty()) {
+            source.keys = known.keys;
+            source.settled_at = Some(known.fetched_at);
         }
         source
     }

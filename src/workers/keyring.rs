@@ -12,7 +12,8 @@ use pg_oidc_core::image::KeyringImage;
 use pg_oidc_core::provider::Provider;
 use pg_oidc_net::Fetcher;
 use pgrx::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// The longest sleep: a safety net only, since publications and answers wake this worker.
@@ -67,32 +68,39 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
 }
 
 /// Takes over the providers of a new policy; keys of those that stay are kept. True if any came or went.
+///
+/// Where no policy is published (none yet, absent, too large), what was fetched is kept: nobody can use it without
+/// a policy, and good logins need it as soon as there is one again.
 fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
     let generation = board::policy_generation();
     if *followed == Some(generation) {
         return false;
     }
+    *followed = Some(generation);
     let (allow_http, now) = (settings::allow_http(), Instant::now());
-    // An absent policy has no providers; keys that nobody can ask for are not kept.
-    let mut changed = followed.is_none();
-    let mut wanted = Vec::new();
-    board::read(|policy, _| {
+    board::read(|policy, keyring| {
+        let mut changed = false;
+        let mut wanted = BTreeSet::new();
         for provider in policy.providers().filter(|provider| provider.enabled) {
             let key_source = provider.key_source.to_native();
-            wanted.push(key_source);
-            if !sources.contains_key(&key_source) {
+            wanted.insert(key_source);
+            if let Entry::Vacant(place) = sources.entry(key_source) {
                 // Archived by the registry worker with the same types: this cannot fail.
                 if let Ok(provider) = rkyv::deserialize::<Provider, rkyv::rancor::Error>(provider) {
-                    sources.insert(key_source, Source::new(provider, allow_http, now));
+                    // What an earlier life of this worker has published is as good as it was.
+                    let known = keyring.providers().find(|known| known.key_source.to_native() == key_source);
+                    let known =
+                        known.and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
+                    place.insert(Source::new(provider, known, allow_http, now));
                     changed = true;
                 }
             }
         }
-    });
-    let before = sources.len();
-    sources.retain(|key_source, _| wanted.contains(key_source));
-    *followed = Some(generation);
-    changed || sources.len() != before
+        let before = sources.len();
+        sources.retain(|key_source, _| wanted.contains(key_source));
+        changed || sources.len() != before
+    })
+    .unwrap_or(false)
 }
 
 fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {

@@ -123,7 +123,7 @@ fn checks(tally: &mut Tally, postgres: &Postgres) {
     };
     let features = features(postgres);
 
-    tally.check("Format", run(cargo(&["fmt", "--all", "--check"])));
+    tally.check("Format", run(cargo(&["fmt", "--all", "--check", "--", "--color", "never"])));
     tally.check("core and net know nothing of PostgreSQL", |_| pure());
     deny(tally);
 
@@ -159,17 +159,19 @@ fn deny(tally: &mut Tally) {
         tally.check("cargo-deny", |_| Err(error));
         return;
     }
-    let cargo_deny = || {
-        let mut deny = cargo(&["deny", "--all-features", "check", "--hide-inclusion-graph"]);
-        tools::reach(&mut deny);
-        deny
+    let check = |words: &[&str]| {
+        let mut deny = tools::deny()?;
+        deny.args(["--all-features", "check", "--hide-inclusion-graph"]).args(words).current_dir(workspace());
+        anyhow::Ok(deny)
     };
     tally.check("Licences, bans and sources of all dependencies", |step| {
-        program::watched(cargo_deny().args(["licenses", "bans", "sources"]), |line| step.note(line)).map(drop)
+        let mut command = check(&["licenses", "bans", "sources"])?;
+        program::watched(&mut command, |line| step.note(line)).map(drop)
     });
 
     let step = Step::begin("Advisories against dependencies");
-    match program::followed(cargo_deny().arg("advisories"), |line| step.note(line)) {
+    let run = |mut command: Command| program::followed(&mut command, |line| step.note(line));
+    match check(&["advisories"]).and_then(run) {
         Ok((true, _)) => {
             tally.passed += 1;
             step.done();

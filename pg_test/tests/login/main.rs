@@ -4,5 +4,6 @@ mod board;
 mod door;
 mod faults;
 mod policy;
+mod readme;
 mod session;
 mod tokens;
