@@ -14,8 +14,14 @@ CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text
     AS $$
         SELECT (to_jsonb($1) || jsonb_build_object(
             'role_oid', coalesce($1.role_oid::bigint, 0),
-            'valid_from', (extract(epoch FROM $1.valid_from) * 1000000)::bigint,
-            'valid_until', (extract(epoch FROM $1.valid_until) * 1000000)::bigint))::text
+            'valid_from', CASE $1.valid_from
+                WHEN 'infinity' THEN 9223372036854775807
+                WHEN '-infinity' THEN -9223372036854775808
+                ELSE (extract(epoch FROM $1.valid_from) * 1000000)::bigint END,
+            'valid_until', CASE $1.valid_until
+                WHEN 'infinity' THEN 9223372036854775807
+                WHEN '-infinity' THEN -9223372036854775808
+                ELSE (extract(epoch FROM $1.valid_until) * 1000000)::bigint END))::text
     $$;
 COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
 
@@ -23,6 +29,13 @@ CREATE FUNCTION oidc.check_provider() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
     BEGIN
+        -- A null that must not be is refused by the column's NOT NULL, which names the column.
+        IF NEW.name IS NULL OR NEW.issuer IS NULL OR NEW.audiences IS NULL OR NEW.audience_claim IS NULL
+            OR NEW.algorithms IS NULL OR NEW.identity_claim IS NULL OR NEW.max_stale IS NULL
+            OR NEW.clock_skew IS NULL OR NEW.session_limit IS NULL OR NEW.auto_provision IS NULL
+            OR NEW.enabled IS NULL THEN
+            RETURN NEW;
+        END IF;
         PERFORM oidc.judge_provider(oidc.provider_row(NEW));
         RETURN NEW;
     END
@@ -34,6 +47,11 @@ CREATE FUNCTION oidc.check_rule() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
     BEGIN
+        -- As in check_provider.
+        IF NEW.provider IS NULL OR NEW.match IS NULL OR NEW.effect IS NULL OR NEW.priority IS NULL
+            OR NEW.replication IS NULL OR NEW.allow_privileged IS NULL OR NEW.enabled IS NULL THEN
+            RETURN NEW;
+        END IF;
         PERFORM oidc.judge_rule(oidc.rule_row(NEW));
         SELECT r.oid INTO NEW.role_oid FROM pg_roles r WHERE r.rolname = NEW.role::name;
         IF NEW.role_oid IS NULL THEN

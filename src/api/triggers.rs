@@ -88,10 +88,10 @@ mod oidc {
     #[pg_trigger]
     fn policy_changed<'a>(_trigger: &'a PgTrigger<'a>) -> Judged<'a> {
         transaction::note_change();
-        if transaction::first_touch() {
-            if let Err(error) = Spi::run("UPDATE oidc.policy_state SET generation = generation + 1") {
-                pgrx::error!("could not move the policy's generation: {error}");
-            }
+        if transaction::first_touch()
+            && let Err(error) = Spi::run("UPDATE oidc.policy_state SET generation = generation + 1")
+        {
+            pgrx::error!("could not move the policy's generation: {error}");
         }
         Ok(None)
     }

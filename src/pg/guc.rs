@@ -178,10 +178,10 @@ pub(crate) fn note_decision() {
 pub(crate) fn lock_session_authorization() {
     // SAFETY: as in `guard_hba_file`.
     unsafe {
-        if let Some(record) = string_setting(c"session_authorization") {
-            if CORE_CHECK.set((*record).check_hook).is_ok() {
-                (*record).check_hook = Some(only_after_decision);
-            }
+        if let Some(record) = string_setting(c"session_authorization")
+            && CORE_CHECK.set((*record).check_hook).is_ok()
+        {
+            (*record).check_hook = Some(only_after_decision);
         }
     }
 }
@@ -193,13 +193,14 @@ unsafe extern "C-unwind" fn only_after_decision(
 ) -> bool {
     // The HBA line lives in PostmasterContext, which is gone once the session runs: it is looked at once, at the
     // first call in a process that serves a client, which is InitializeSessionUserId's.
-    if source == server::GucSource::PGC_S_OVERRIDE && !LOOKED.load(Ordering::Relaxed) {
-        if let Some((connection, line)) = port::current() {
-            LOOKED.store(true, Ordering::Relaxed);
-            if line != port::Line::Other && !DECIDED.load(Ordering::Relaxed) {
-                report::log_refusal(&connection, &Refusal::DoorBypassed);
-                report::refuse(&connection.user, report::Outward::Refused);
-            }
+    if source == server::GucSource::PGC_S_OVERRIDE
+        && !LOOKED.load(Ordering::Relaxed)
+        && let Some((connection, line)) = port::current()
+    {
+        LOOKED.store(true, Ordering::Relaxed);
+        if line != port::Line::Other && !DECIDED.load(Ordering::Relaxed) {
+            report::log_refusal(&connection, &Refusal::DoorBypassed);
+            report::refuse(&connection.user, report::Outward::Refused);
         }
     }
     match CORE_CHECK.get() {

@@ -56,7 +56,7 @@ pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
 /// The kind of HBA line that core matched for `port`.
 ///
 /// # Safety
-/// As [`connection`], and before PostmasterContext is deleted (postgres.c, after InitPostgres): the line lives there.
+/// As [`connection()`], and before PostmasterContext is deleted (postgres.c, after InitPostgres): the line lives there.
 pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
     // SAFETY: hba_getauthmethod sets port->hba for every connection before any method runs.
     unsafe {
@@ -70,7 +70,7 @@ pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
 
 /// The client that this backend serves and the line that core matched, or None in a process that serves none.
 ///
-/// Valid until InitPostgres returns; see [`line`].
+/// Valid until InitPostgres returns; see [`line()`].
 pub(crate) fn current() -> Option<(Connection, Line)> {
     // SAFETY: MyProcPort is set in BackendInitialize and null in every process that has no client.
     unsafe {

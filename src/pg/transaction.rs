@@ -62,10 +62,10 @@ unsafe extern "C-unwind" fn transaction_ends(event: pg_sys::XactEvent::Type, _ar
         // the change, and COMMIT has not yet returned to the client.
         XACT_EVENT_COMMIT => {
             TOUCHED.set(false);
-            if CHANGED.replace(false) {
-                if let Some(run) = AFTER_COMMIT.get() {
-                    run();
-                }
+            if CHANGED.replace(false)
+                && let Some(run) = AFTER_COMMIT.get()
+            {
+                run();
             }
         }
         XACT_EVENT_ABORT => {
