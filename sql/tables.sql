@@ -123,7 +123,8 @@ CREATE TABLE oidc.policy_state (
     generation bigint NOT NULL
 );
 CREATE UNIQUE INDEX policy_state_one_row ON oidc.policy_state ((true));
-INSERT INTO oidc.policy_state VALUES (1);
+-- Not 1: an extension dropped and made anew must not come back to a number that a standby knows already.
+INSERT INTO oidc.policy_state VALUES ((extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
 COMMENT ON TABLE oidc.policy_state IS 'One row: moves on with every change of the policy';
 
 CREATE TABLE oidc.jwks_cache (

@@ -51,6 +51,8 @@ struct Header {
     /// Which workers core has given a slot, one bit each.
     hired: AtomicU32,
     turning: AtomicBool,
+    /// The last registry worker could not connect to its database.
+    missed: AtomicBool,
     latches: [AtomicUsize; 2],
     policy: Face,
     keyring: Face,
@@ -60,6 +62,8 @@ struct Header {
 #[repr(C)]
 struct Face {
     generation: AtomicU64,
+    /// How often it was published: the number above may stay the same, as on a standby.
+    editions: AtomicU64,
     active: AtomicUsize,
     lengths: [AtomicUsize; 2],
     starts: [AtomicUsize; 2],
@@ -138,6 +142,11 @@ pub(crate) fn policy_generation() -> u64 {
     header().map_or(0, |board| board.policy.generation.load(Ordering::SeqCst))
 }
 
+/// How often a policy has been published since the server started.
+pub(crate) fn policy_edition() -> u64 {
+    header().map_or(0, |board| board.policy.editions.load(Ordering::SeqCst))
+}
+
 /// Whether core gave the worker a slot at this start.
 pub(crate) fn hired(staff: Staff) -> bool {
     header().is_some_and(|board| board.hired.load(Ordering::Acquire) & (1 << staff as u32) != 0)
@@ -153,7 +162,7 @@ pub(crate) fn state() -> State {
     }
 }
 
-/// Says that there is no policy to be had, under number `generation` (0: whatever is asked), and wakes waiters.
+/// Says that there is no policy to be had, under number `generation`, and wakes waiters.
 pub(crate) fn publish_absence(generation: u64) {
     take_down(State::Absent, generation);
 }
@@ -237,6 +246,18 @@ pub(crate) fn wait_until(limit: Duration, reached: impl FnMut() -> bool) -> bool
     unsafe { shmem::wait_until(std::ptr::from_ref(&board.changed).cast_mut(), limit, reached) }
 }
 
+/// Whether the last registry worker could not connect to its database.
+pub(crate) fn database_missed() -> bool {
+    header().is_some_and(|board| board.missed.load(Ordering::Acquire))
+}
+
+/// Notes that for the next registry worker.
+pub(crate) fn miss_database(missed: bool) {
+    if let Some(board) = header() {
+        board.missed.store(missed, Ordering::Release);
+    }
+}
+
 /// Makes this process the one that `wake` wakes for `staff`.
 pub(crate) fn sign_in(staff: Staff) {
     if let Some(board) = header() {
@@ -318,6 +339,7 @@ impl Face {
     fn flip(&self, half: usize, len: usize) {
         self.lengths[half].store(len, Ordering::Relaxed);
         self.active.store(half, Ordering::Release);
+        self.editions.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The active half; None while nothing is published. Only under the lock.

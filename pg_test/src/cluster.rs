@@ -31,11 +31,11 @@ pub const GUARDED_FILE: &str = "pg_oidc_hba.conf";
 /// How often a condition is looked at again.
 const POLL: Duration = Duration::from_millis(10);
 
-/// Settings of every temporary cluster: nothing outlives the machine here, so nothing is synced.
+/// Settings of every temporary cluster: nothing outlives the machine here, so nothing is synced. Commits are
+/// still handed to the kernel at once, as tests kill the server.
 const SETTINGS: &[(&str, &str)] = &[
     ("fsync", "off"),
     ("full_page_writes", "off"),
-    ("synchronous_commit", "off"),
     ("shared_buffers", "32MB"),
     ("max_connections", "60"),
     ("listen_addresses", "127.0.0.1"),

@@ -212,10 +212,8 @@ impl Seen {
 
     /// The rows of [`Login::run`], split into columns.
     pub fn rows(&self) -> Vec<Vec<String>> {
-        let text = self.stdout.trim_end_matches('\n');
-        if text.is_empty() {
-            return Vec::new();
-        }
+        // A row whose only value is empty is an empty line; no row is nothing at all.
+        let Some(text) = self.stdout.strip_suffix('\n') else { return Vec::new() };
         // Results of several statements follow each other with a line break, rows with the row mark.
         let rows = text.split([ROW, '\n']);
         rows.map(|row| row.split(COLUMN).map(str::to_owned).collect()).collect()

@@ -104,25 +104,44 @@ impl Step {
         self.end(&faint("–"), why);
     }
 
+    /// Ends the step without a word, as if it had not been.
+    pub fn dismissed(mut self) {
+        self.stop();
+        let _ = write!(std::io::stdout(), "{}", cleared());
+    }
+
     /// Ends the step badly.
     pub fn failed(mut self, remark: &str) {
         self.end(&red("✗"), remark);
     }
 
     fn end(&mut self, mark: &str, remark: &str) {
-        let Some(ticker) = self.ticker.take() else { return };
-        *locked(&self.life.ended) = true;
-        self.life.wake.notify_all();
-        let _ = ticker.join();
-        let clear = if is_lively() { "\r\x1b[K" } else { "" };
+        if !self.stop() {
+            return;
+        }
         let line = format!(
-            "{clear}  {mark} {:<LABEL$} {} {}",
+            "{}  {mark} {:<LABEL$} {} {}",
+            cleared(),
             self.label,
             faint(&seconds(self.started.elapsed())),
             faint(remark)
         );
         say(line.trim_end());
     }
+
+    /// Ends the running line; false where it had ended before.
+    fn stop(&mut self) -> bool {
+        let Some(ticker) = self.ticker.take() else { return false };
+        *locked(&self.life.ended) = true;
+        self.life.wake.notify_all();
+        let _ = ticker.join();
+        true
+    }
+}
+
+/// What makes a terminal forget the running line.
+fn cleared() -> &'static str {
+    if is_lively() { "\r\x1b[K" } else { "" }
 }
 
 impl Drop for Step {

@@ -1,7 +1,7 @@
 //! A client that speaks the protocol by hand: it says what no real client would, and keeps all it hears.
 //!
 //! Version 3.0 of the protocol, formats as in the manual's chapter "Message Formats". Over the unix socket,
-//! TCP, or TCP with TLS. Nothing here waits longer than [`PATIENCE`].
+//! TCP, or TCP with TLS. Nothing here waits longer than `PATIENCE`.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -54,6 +54,11 @@ fn a_cluster_answers_in_every_way() -> Result<()> {
     assert_eq!(wrong.code, Some(2));
     assert_eq!(wrong.refusal(), Some("FATAL:  password authentication failed for user \"bob\""));
 
+    assert_eq!(
+        cluster.admin("SELECT 1 WHERE false; SELECT ''; SELECT 1, ''; SELECT 2")?,
+        [vec![""], vec!["1", ""], vec!["2"]]
+    );
+
     cluster.set("work_mem", "2MB")?;
     cluster.reload()?;
     assert_eq!(bob().run("SHOW work_mem")?.rows(), [["2MB"]]);

@@ -1,10 +1,24 @@
 //! The caller's own verified login, for RLS policies and views.
 
 use super::must_be_preloaded;
-use crate::pg::report;
+use crate::pg::{catalog, report};
 use crate::session;
 use pg_oidc_core::claim;
 use pgrx::PgSqlErrorCode;
+
+/// Tokens are UTF-8. In a database of another encoding only ASCII reads the same, and one name must never read as
+/// another.
+fn must_be_shown(value: String) -> String {
+    if !value.is_ascii() && !catalog::database_is_utf8() {
+        report::raise(
+            PgSqlErrorCode::ERRCODE_UNTRANSLATABLE_CHARACTER,
+            "could not show the value in the encoding of this database",
+            Some("The token's value is UTF-8 and holds characters beyond ASCII."),
+            Some("Use a database with encoding UTF8."),
+        );
+    }
+    value
+}
 
 #[pgrx::pg_schema]
 mod oidc {
@@ -15,22 +29,21 @@ mod oidc {
     #[pg_extern(stable, parallel_safe)]
     fn identity() -> Option<String> {
         must_be_preloaded();
-        session::identity()
+        session::identity().map(must_be_shown)
     }
 
     /// The provider of the session's token; null in a session without a token.
     #[pg_extern(stable, parallel_safe)]
     fn provider() -> Option<String> {
         must_be_preloaded();
-        session::provider()
+        session::provider().map(must_be_shown)
     }
 
-    /// All claims of the session's token; null in a session without a token.
+    /// All claims of the session's token as JSON text, exact to the last digit; `oidc.claims()` gives them as jsonb.
     #[pg_extern(stable, parallel_safe)]
-    fn claims() -> Option<pgrx::JsonB> {
+    fn claims_text() -> Option<String> {
         must_be_preloaded();
-        // Written by the decision from a parsed token: it is JSON.
-        session::claims().and_then(|text| serde_json::from_str(&text).ok()).map(pgrx::JsonB)
+        session::claims().map(must_be_shown)
     }
 
     /// One claim as text, by name or, with a leading `/`, by JSON Pointer (RFC 6901); null where there is none.
@@ -38,13 +51,14 @@ mod oidc {
     fn claim(pointer: &str) -> Option<String> {
         must_be_preloaded();
         let claims = session::claims().unwrap_or_default();
-        claim::text(&claims, pointer).unwrap_or_else(|error| {
+        let value = claim::text(&claims, pointer).unwrap_or_else(|error| {
             report::raise(
                 PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
                 &error.message,
                 error.detail.as_deref(),
                 error.hint.as_deref(),
             )
-        })
+        });
+        value.map(must_be_shown)
     }
 }

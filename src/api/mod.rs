@@ -4,13 +4,14 @@ pub(crate) mod claims;
 pub(crate) mod triggers;
 
 use crate::board;
-use crate::pg::{report, transaction};
+use crate::pg::{catalog, report, transaction};
+use crate::settings;
 use pgrx::PgSqlErrorCode;
 
 /// Hooks that the SQL side needs in every backend; for `_PG_init`.
 pub(crate) fn init() {
     transaction::after_commit(board::ask);
-    transaction::watch_tables();
+    transaction::watch_tables(|| catalog::current_database() == settings::database());
 }
 
 /// Raises an error where the library came too late to guard anything.

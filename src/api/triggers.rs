@@ -86,7 +86,15 @@ mod oidc {
     ///
     /// SECURITY DEFINER: whoever may write rules need not be able to write the generation.
     #[pg_trigger]
-    fn policy_changed<'a>(_trigger: &'a PgTrigger<'a>) -> Judged<'a> {
+    fn policy_changed<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
+        if trigger.table_schema().ok().as_deref() != Some("oidc") {
+            report::raise(
+                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+                "this trigger is only for the tables of schema \"oidc\"",
+                None,
+                None,
+            );
+        }
         transaction::note_change();
         if transaction::first_touch()
             && let Err(error) = Spi::run("UPDATE oidc.policy_state SET generation = generation + 1")

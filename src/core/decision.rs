@@ -14,6 +14,8 @@ pub struct Request<'a> {
     pub user: &'a str,
     /// The database name.
     pub database: &'a str,
+    /// The oid of the role of that name, 0 if there is none. A rule written for another oid is inactive.
+    pub role_oid: u32,
 }
 
 /// A granted login. Only [`decide`] makes one.
@@ -28,8 +30,6 @@ pub struct Decision {
     pub identity: String,
     /// The role that the session starts in.
     pub role: String,
-    /// The oid that the role had when the rule was written; the caller compares.
-    pub role_oid: u32,
     /// The rule that gave it.
     pub rule_id: i64,
     /// Whether the rule allows the role to be a privileged one.
@@ -70,6 +70,7 @@ pub fn decide(
     }
     let subject = Subject { claims: &verified.claims, email_trusted: verified.email_trusted };
     let mut some_rule_matches = false;
+    let mut some_rule_is_stale = false;
     let mut first = None;
     entry.index.candidates(&subject, |number| {
         if first.is_some_and(|(first, _)| first <= number) {
@@ -82,13 +83,17 @@ pub fn decide(
         // Once a rule matches, only those that give the role can change the outcome.
         if (gives_role || !some_rule_matches) && rule.matches(&subject, request.database) {
             some_rule_matches = true;
-            if gives_role {
+            if gives_role && rule.role_oid.to_native() == request.role_oid && request.role_oid != 0 {
                 first = Some((number, rule));
+            } else if gives_role {
+                some_rule_is_stale = true;
             }
         }
     });
     let rule = match first {
         Some((_, rule)) => rule,
+        None if some_rule_is_stale && request.role_oid == 0 => return Err(Refusal::RoleMissing),
+        None if some_rule_is_stale => return Err(Refusal::RoleReplaced),
         None if some_rule_matches => return Err(Refusal::UserNotMapped),
         None => return Err(Refusal::NoRule),
     };
@@ -97,7 +102,6 @@ pub fn decide(
         subject: verified.subject.clone(),
         identity: verified.identity.clone(),
         role: rule.role.as_str().to_owned(),
-        role_oid: rule.role_oid.to_native(),
         rule_id: rule.id.to_native(),
         allow_privileged: rule.allow_privileged,
         expires_at: verified.expires_at,

@@ -57,6 +57,7 @@ refusals! {
     TlsRequired = "tls_required", 115, FINAL, "The connection is plain TCP, and tokens are accepted only over TLS.";
     ReplicationRefused = "replication_refused", 123, FINAL, "It is a replication connection that no rule allows.";
     TrustFromIncludedFile = "trust_from_included_file", 141, FINAL, "The \"trust\" line comes from an included file; token lines live in the guarded HBA file only.";
+    NameInvalid = "name_invalid", 105, FINAL, "The requested user or database name is not UTF-8.";
     PasswordEmpty = "password_empty", 1, FINAL, "The password is empty.";
     PasswordMalformed = "password_malformed", 117, FINAL, "The password message does not follow the protocol.";
     PolicyAbsent = "policy_absent", 0, FINAL, "There is no policy: the extension or its database does not exist.";

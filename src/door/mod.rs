@@ -3,8 +3,9 @@
 pub(crate) mod password;
 
 use crate::board::{self, Staff, State};
+use crate::pg::catalog::{self, Role};
 use crate::pg::port::Connection;
-use crate::pg::{catalog, startup};
+use crate::pg::startup;
 use crate::settings::Login;
 use pg_oidc_core::decision::{self, Decision, Request, Selected, Selection};
 use pg_oidc_core::refusal::Refusal;
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How often a login judges again because the provider changed while it verified.
 const ATTEMPTS: u32 = 2;
 
-/// Judges `secret` for this connection. Denied until the last line of [`judge`] and of core's `decide`.
+/// Judges `secret` for this connection. Denied until core's `decide` grants, and the role may log in.
 ///
 /// No I/O, no SQL; waits only for workers, at most `settings.wait` in all.
 ///
@@ -29,11 +30,10 @@ pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -
     if connection.replication {
         return Err(Refusal::ReplicationRefused);
     }
-    await_policy(asked, end)?;
+    await_policy(asked, end, settings)?;
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
-        if let Some(decision) = judge(untrusted, &selected, connection)? {
-            admit_role(&decision, settings)?;
+        if let Some(decision) = judge(untrusted, &selected, connection, settings)? {
             return Ok(decision);
         }
         if attempt == ATTEMPTS {
@@ -45,16 +45,15 @@ pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -
 }
 
 /// Waits until the policy is published under the number that was asked for on arrival, never a newer one.
-fn await_policy(asked: u64, end: Instant) -> Result<(), Refusal> {
+fn await_policy(asked: u64, end: Instant, settings: &Login) -> Result<(), Refusal> {
     if !board::hired(Staff::Registry) || !board::hired(Staff::Keyring) {
         return Err(Refusal::WorkerMissing);
     }
-    // Absence under number 0 is the worker's word that there is no database to read a policy from.
-    let settled = || {
-        board::policy_generation() >= asked
-            || (board::state() == State::Absent && board::policy_generation() == 0)
-    };
-    let reached = board::wait_until(left(end), settled);
+    // The registry worker cannot even connect then, and what it published before is the policy of no database.
+    if !catalog::database_exists(&settings.database) {
+        return Err(Refusal::PolicyAbsent);
+    }
+    let reached = board::wait_until(left(end), || board::policy_generation() >= asked);
     match board::state() {
         State::Absent if reached => Err(Refusal::PolicyAbsent),
         State::Overflow if reached => Err(Refusal::PolicyOverflow),
@@ -93,32 +92,39 @@ fn judge(
     untrusted: Untrusted,
     selected: &Selected,
     connection: &Connection,
+    settings: &Login,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify(untrusted, selected, startup::now())?;
-    let request = Request { user: &connection.user, database: &connection.database };
-    board::read(|policy, _| {
+    let role = catalog::role(&connection.user, &settings.database);
+    let request = Request {
+        user: &connection.user,
+        database: &connection.database,
+        role_oid: role.as_ref().map_or(0, |role| role.oid),
+    };
+    let decision = board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);
         }
         decision::decide(policy, &verified, &request).map(Some)
     })
-    .unwrap_or(Err(Refusal::PolicyAbsent))
+    .unwrap_or(Err(Refusal::PolicyAbsent))?;
+    match (decision, role) {
+        (Some(decision), Some(role)) => admit_role(&role, &decision).map(|()| Some(decision)),
+        (Some(_), None) => Err(Refusal::RoleMissing),
+        (None, _) => Ok(None),
+    }
 }
 
 /// What core would not refuse, or would refuse with more than the constant line.
-fn admit_role(decision: &Decision, settings: &Login) -> Result<(), Refusal> {
-    let role = catalog::role(&decision.role, &settings.database).ok_or(Refusal::RoleMissing)?;
-    if role.oid != decision.role_oid {
-        return Err(Refusal::RoleReplaced);
-    }
+fn admit_role(role: &Role, decision: &Decision) -> Result<(), Refusal> {
     if !role.can_login {
         return Err(Refusal::RoleCannotLogin);
     }
     if role.valid_until.is_some_and(|until| until <= startup::now()) {
         return Err(Refusal::RoleExpired);
     }
-    match role.privilege {
-        Some(why) if !decision.allow_privileged => Err(Refusal::RolePrivileged { why }),
+    match &role.privilege {
+        Some(why) if !decision.allow_privileged => Err(Refusal::RolePrivileged { why: why.clone() }),
         _ => Ok(()),
     }
 }

@@ -52,6 +52,9 @@ fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Resul
     if settings.require_tls && !connection.tls && !connection.local {
         return Err(Refusal::TlsRequired);
     }
+    if !connection.readable {
+        return Err(Refusal::NameInvalid);
+    }
     Ok(())
 }
 

@@ -2,7 +2,6 @@
 
 use super::startup;
 use pgrx::pg_sys;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::{CStr, CString};
 
 /// What a login needs to know of a role.
@@ -31,18 +30,26 @@ const READING_ROLES: [&CStr; 5] = [
 /// although no invalidation is registered for it yet at this point (acl.c, tried on 15).
 pub(crate) fn role(name: &str, owner_of: &str) -> Option<Role> {
     let name = CString::new(name).ok()?;
-    // SAFETY: a transaction is open in the hook and AcceptInvalidationMessages makes what is committed visible.
+    // SAFETY: a transaction is open in the hook, and AcceptInvalidationMessages makes what is committed visible.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::AcceptInvalidationMessages();
-            let oid = pg_sys::get_role_oid(name.as_ptr(), true);
-            if oid == pg_sys::InvalidOid {
-                return None;
-            }
-            let owner = database_owner(owner_of);
-            let (can_login, valid_until) = login_facts(oid)?;
-            Some(Role { oid: oid.to_u32(), can_login, valid_until, privilege: privilege(oid, owner) })
-        })
+        pg_sys::AcceptInvalidationMessages();
+        let oid = pg_sys::get_role_oid(name.as_ptr(), true);
+        if oid == pg_sys::InvalidOid {
+            return None;
+        }
+        let owner = database_owner(owner_of);
+        let (can_login, valid_until) = login_facts(oid)?;
+        Some(Role { oid: oid.to_u32(), can_login, valid_until, privilege: privilege(oid, owner) })
+    }
+}
+
+/// Whether there is a database `name`. Usable in the hook.
+pub(crate) fn database_exists(name: &str) -> bool {
+    let Ok(name) = CString::new(name) else { return false };
+    // SAFETY: as in `role`; pg_database is a shared catalog, and missing_ok gives InvalidOid.
+    unsafe {
+        pg_sys::AcceptInvalidationMessages();
+        pg_sys::get_database_oid(name.as_ptr(), true) != pg_sys::InvalidOid
     }
 }
 
@@ -50,15 +57,21 @@ pub(crate) fn role(name: &str, owner_of: &str) -> Option<Role> {
 pub(crate) fn current_database() -> String {
     // SAFETY: dbcommands.c: a palloc'd name or null.
     unsafe {
-        let name = pg_guard_ffi_boundary(|| pg_sys::get_database_name(pg_sys::MyDatabaseId));
+        let name = pg_sys::get_database_name(pg_sys::MyDatabaseId);
         if name.is_null() { String::new() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
     }
+}
+
+/// Whether text in this session's database is UTF-8.
+pub(crate) fn database_is_utf8() -> bool {
+    // SAFETY: mbutils.c; set when the session connected.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
 
 /// Whether the current user is a superuser.
 pub(crate) fn superuser() -> bool {
     // SAFETY: superuser.c; needs a transaction, which every caller has.
-    unsafe { pg_guard_ffi_boundary(|| pg_sys::superuser()) }
+    unsafe { pg_sys::superuser() }
 }
 
 unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, Option<i64>)> {

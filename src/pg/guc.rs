@@ -3,8 +3,7 @@
 use super::{port, report, server};
 use once_cell::sync::OnceCell;
 use pg_oidc_core::refusal::Refusal;
-use pgrx::pg_sys;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{pg_guard, pg_sys};
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, CString};
 use std::os::raw::{c_char, c_int, c_void};
@@ -64,14 +63,12 @@ pub(crate) fn set_sealed(name: &'static CStr, value: &str) -> Result<(), std::ff
     // SAFETY: guc.h; the strings outlive the call, which copies them. PGC_INTERNAL as the context is refused by
     // core for such a setting, PGC_SU_BACKEND is not while the backend starts.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SU_BACKEND,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        });
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SU_BACKEND,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
     Ok(())
 }
@@ -186,6 +183,7 @@ pub(crate) fn lock_session_authorization() {
     }
 }
 
+#[pg_guard]
 unsafe extern "C-unwind" fn only_after_decision(
     new: *mut *mut c_char,
     extra: *mut *mut c_void,

@@ -20,6 +20,8 @@ pub(crate) struct Connection {
     pub(crate) local: bool,
     /// A replication connection, physical or logical.
     pub(crate) replication: bool,
+    /// User and database are UTF-8, so that what is decided upon is what core logs in.
+    pub(crate) readable: bool,
 }
 
 /// How the HBA line that core matched looks to us.
@@ -49,6 +51,7 @@ pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
             tls: (*port).ssl_in_use,
             local,
             replication: pg_sys::am_walsender,
+            readable: is_utf8((*port).user_name) && is_utf8((*port).database_name),
         }
     }
 }
@@ -68,14 +71,15 @@ pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
     }
 }
 
-/// The client that this backend serves and the line that core matched, or None in a process that serves none.
+/// The client that this backend serves and the line that core matched, or None in a process that serves none, and
+/// before core has matched one.
 ///
 /// Valid until InitPostgres returns; see [`line()`].
 pub(crate) fn current() -> Option<(Connection, Line)> {
     // SAFETY: MyProcPort is set in BackendInitialize and null in every process that has no client.
     unsafe {
         let port = server::MyProcPort;
-        if port.is_null() { None } else { Some((connection(port), line(port))) }
+        if port.is_null() || (*port).hba.is_null() { None } else { Some((connection(port), line(port))) }
     }
 }
 
@@ -98,6 +102,12 @@ fn libc_af_unix() -> server::sa_family_t {
     1
 }
 
+unsafe fn is_utf8(text: *const c_char) -> bool {
+    // SAFETY: the caller gives null or a C string of core's.
+    text.is_null() || unsafe { CStr::from_ptr(text) }.to_str().is_ok()
+}
+
+/// For messages, and for decisions only where `is_utf8`.
 unsafe fn lossy(text: *const c_char) -> String {
     if text.is_null() {
         return String::new();

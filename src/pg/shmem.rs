@@ -1,7 +1,6 @@
 //! Shared memory, its lock, its condition variable and other processes' latches.
 
 use pgrx::pg_sys;
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
@@ -62,7 +61,7 @@ impl Lock {
     fn take(&self, mode: pg_sys::LWLockMode::Type) -> Held {
         let lock = self.0.load(Ordering::Acquire);
         // SAFETY: a lock of shared memory, by a process with a PGPROC. Interrupts are held until it is let go.
-        unsafe { pg_guard_ffi_boundary(|| pg_sys::LWLockAcquire(lock, mode)) };
+        unsafe { pg_sys::LWLockAcquire(lock, mode) };
         Held(lock)
     }
 }
@@ -118,11 +117,7 @@ pub(crate) unsafe fn wait_until(
         let ms = left.as_millis().clamp(1, 1_000) as i64;
         // SAFETY: condition_variable.c: the first call prepares, so the test is repeated before the next sleep
         // and no broadcast is lost. It may raise by CHECK_FOR_INTERRUPTS.
-        unsafe {
-            pg_guard_ffi_boundary(|| {
-                pg_sys::ConditionVariableTimedSleep(condition, ms, pg_sys::PG_WAIT_EXTENSION)
-            });
-        }
+        unsafe { pg_sys::ConditionVariableTimedSleep(condition, ms, pg_sys::PG_WAIT_EXTENSION) };
         if reached() {
             break;
         }

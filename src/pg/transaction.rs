@@ -15,6 +15,7 @@ thread_local! {
     static LISTENING: Cell<bool> = const { Cell::new(false) };
 }
 
+static CONCERNED: OnceCell<fn() -> bool> = OnceCell::new();
 static AFTER_COMMIT: OnceCell<fn()> = OnceCell::new();
 static PREVIOUS_ACCESS: OnceCell<pg_sys::object_access_hook_type> = OnceCell::new();
 
@@ -88,8 +89,9 @@ unsafe extern "C-unwind" fn subtransaction_ends(
     }
 }
 
-/// Watches DROP and ALTER of the tables in schema `oidc`, which fire no trigger.
-pub(crate) fn watch_tables() {
+/// Watches DROP and ALTER of the tables in schema `oidc`, which fire no trigger, in databases where `here` gives true.
+pub(crate) fn watch_tables(here: fn() -> bool) {
+    let _ = CONCERNED.set(here);
     // SAFETY: _PG_init; the previous hook is kept and called first.
     unsafe {
         if PREVIOUS_ACCESS.set(pg_sys::object_access_hook).is_ok() {
@@ -111,10 +113,14 @@ unsafe extern "C-unwind" fn object_access(
         unsafe { pg_guard_ffi_boundary(|| previous(access, class, object, sub, arg)) }
     }
     use pg_sys::ObjectAccessType::{OAT_DROP, OAT_POST_ALTER};
-    if (access == OAT_DROP || access == OAT_POST_ALTER)
-        && class == pg_sys::RelationRelationId
-        && in_our_schema(object)
-    {
+    if access != OAT_DROP && access != OAT_POST_ALTER {
+        return;
+    }
+    // A trigger of ours that is disabled and enabled again is reported as that trigger alone (trigger.c), and what
+    // was changed meanwhile fired nothing: every change of a trigger counts.
+    let ours =
+        class == pg_sys::TriggerRelationId || class == pg_sys::RelationRelationId && in_our_schema(object);
+    if ours && CONCERNED.get().is_some_and(|here| here()) {
         note_change();
     }
 }
@@ -122,9 +128,7 @@ unsafe extern "C-unwind" fn object_access(
 fn in_our_schema(relation: pg_sys::Oid) -> bool {
     // SAFETY: lsyscache.c: InvalidOid or null where the relation is not (or no more) to be seen.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
-            !schema.is_null() && CStr::from_ptr(schema) == c"oidc"
-        })
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        !schema.is_null() && CStr::from_ptr(schema) == c"oidc"
     }
 }

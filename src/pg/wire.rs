@@ -50,27 +50,35 @@ impl Drop for Secret {
 /// # Safety
 /// `port` is the pointer that core gave to the ClientAuthentication hook, with no message half read.
 pub(crate) unsafe fn ask_password(port: *mut server::Port) -> Answer {
-    // SAFETY: the order of calls is that of auth.c, CheckPasswordAuth and recv_password_packet; an error inside
-    // becomes a Rust panic at the guard. initStringInfo makes `data` valid before pq_getmessage fills it.
-    unsafe {
+    // SAFETY: initStringInfo makes `data` valid before pq_getmessage fills it.
+    let mut buffer = unsafe {
+        let mut buffer: pg_sys::StringInfoData = std::mem::zeroed();
+        pg_sys::initStringInfo(&raw mut buffer);
+        buffer
+    };
+    let filled = &raw mut buffer;
+    // SAFETY: the order of calls is that of auth.c, CheckPasswordAuth and recv_password_packet. Only raw bindings run
+    // inside the boundary, with nothing to drop: an ERROR becomes a panic outside of it. (What `pg_sys` binds has its
+    // own boundary, and a panic out of a nested one would abort the process.)
+    let (kind, gone) = unsafe {
         pg_guard_ffi_boundary(|| {
             server::sendAuthRequest(port, server::AUTH_REQ_PASSWORD, std::ptr::null(), 0);
             server::pq_startmsgread();
             let kind = server::pq_getbyte();
-            if kind == EOF {
-                return Answer::Gone;
-            }
-            if kind != PASSWORD_MESSAGE {
-                return Answer::Malformed;
-            }
-            let mut buffer: pg_sys::StringInfoData = std::mem::zeroed();
-            pg_sys::initStringInfo(&raw mut buffer);
-            if server::pq_getmessage(&raw mut buffer, ANSWER_BYTES) != 0 {
-                return Answer::Gone; // core has logged what was wrong with the length, not the bytes
-            }
-            judge(Secret { buffer, len: (buffer.len.max(0) as usize).saturating_sub(1) })
+            (
+                kind,
+                kind == EOF || kind == PASSWORD_MESSAGE && server::pq_getmessage(filled, ANSWER_BYTES) != 0,
+            )
         })
+    };
+    let secret = Secret { buffer, len: (buffer.len.max(0) as usize).saturating_sub(1) };
+    if gone {
+        return Answer::Gone; // a wrong length too: core has logged it, not the bytes
     }
+    if kind != PASSWORD_MESSAGE {
+        return Answer::Malformed;
+    }
+    judge(secret)
 }
 
 /// Exactly one NUL, at the end (auth.c compares strlen + 1 with the message's length), and something before it.

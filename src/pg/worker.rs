@@ -2,7 +2,6 @@
 
 use super::{hooks, server};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
-use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
@@ -17,19 +16,18 @@ const RESTART_AFTER: Duration = Duration::from_secs(2);
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
     pub(crate) function: &'static str,
-    /// Connects to a database and runs SQL.
-    pub(crate) database: bool,
 }
 
 /// Registers a worker that starts with the server, on a standby too, and is started again after each end.
 pub(crate) fn register(spec: &Spec) {
-    let builder = BackgroundWorkerBuilder::new(spec.name)
+    BackgroundWorkerBuilder::new(spec.name)
         .set_library("pg_oidc")
         .set_function(spec.function)
-        .set_restart_time(Some(RESTART_AFTER));
-    let builder = if spec.database { builder.enable_spi_access() } else { builder.enable_shmem_access(None) };
-    // After enable_spi_access, which moves the start to RecoveryFinished: a standby needs its workers.
-    builder.set_start_time(BgWorkerStartTime::ConsistentState).load();
+        .set_restart_time(Some(RESTART_AFTER))
+        .enable_spi_access()
+        // After enable_spi_access, which moves the start to RecoveryFinished: a standby needs its workers.
+        .set_start_time(BgWorkerStartTime::ConsistentState)
+        .load();
 }
 
 /// Whether core took the worker: with no slot left (max_worker_processes) it only logs and goes on.
@@ -37,10 +35,12 @@ pub(crate) fn register(spec: &Spec) {
 /// For shmem_startup_hook in the postmaster: BackgroundWorkerList holds every registered worker (bgworker.c), and
 /// all of them get a slot.
 pub(crate) fn registered(spec: &Spec) -> bool {
-    // SAFETY: bgworker_internals.h: a singly linked list of RegisteredBgWorker by their rw_lnode.
+    // SAFETY: bgworker_internals.h: a list of RegisteredBgWorker by their rw_lnode.
     unsafe {
         let mut node = server::BackgroundWorkerList.head.next;
-        while !node.is_null() {
+        // 15 to 17: a list that ends in null; 18: a ring that ends at its head.
+        let end = (&raw const server::BackgroundWorkerList).cast();
+        while !node.is_null() && !std::ptr::eq(node, end) {
             let offset = std::mem::offset_of!(server::RegisteredBgWorker, rw_lnode);
             let worker = &(*node.byte_sub(offset).cast::<server::RegisteredBgWorker>()).rw_worker;
             let library = CStr::from_ptr(worker.bgw_library_name.as_ptr());
@@ -84,20 +84,18 @@ pub(crate) fn wait(limit: Duration, socket: Option<RawFd>) -> Wake {
     // SAFETY: latch.h; the latch is reset before the flags are read. CHECK_FOR_INTERRUPTS serves
     // ProcSignalBarrier, without which CREATE DATABASE elsewhere would hang.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::WaitLatchOrSocket(
-                pg_sys::MyLatch,
-                events as c_int,
-                socket.unwrap_or(-1),
-                ms,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        });
+        pg_sys::WaitLatchOrSocket(
+            pg_sys::MyLatch,
+            events as c_int,
+            socket.unwrap_or(-1),
+            ms,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
         pgrx::check_for_interrupts!();
         if server::ConfigReloadPending != 0 {
             server::ConfigReloadPending = 0;
-            pg_guard_ffi_boundary(|| pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP));
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
         if server::ShutdownRequestPending != 0 { Wake::Stop } else { Wake::Work }
     }
@@ -109,29 +107,25 @@ pub(crate) fn end() -> ! {
     unsafe { pg_sys::proc_exit(1) }
 }
 
-/// Connects this worker to `database` as the bootstrap superuser. Where that cannot be, it ends (status 1).
-pub(crate) fn connect(database: &str) {
-    let database = CString::new(database).unwrap_or_default();
-    // SAFETY: bgworker.h; once, before any transaction.
-    unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::BackgroundWorkerInitializeConnection(database.as_ptr(), std::ptr::null(), 0)
-        });
-    }
+/// Connects this worker to `database` as the bootstrap superuser; where that cannot be, it ends (status 1). With None
+/// it sees the shared catalogs only, stands in pg_stat_activity and can be terminated from there.
+pub(crate) fn connect(database: Option<&str>) {
+    let database = database.map(|name| CString::new(name).unwrap_or_default());
+    let name = database.as_ref().map_or(std::ptr::null(), |name| name.as_ptr());
+    // SAFETY: bgworker.h; once, before any transaction. `name` outlives the call.
+    unsafe { pg_sys::BackgroundWorkerInitializeConnection(name, std::ptr::null(), 0) };
 }
 
 /// Sets a setting for this worker alone.
 pub(crate) fn set(name: &CStr, value: &CStr) {
     // SAFETY: guc.h; PGC_SUSET is what a superuser's SET has.
     unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            )
-        });
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
 
@@ -143,27 +137,23 @@ pub(crate) fn transaction<R>(work: impl FnOnce() -> R + UnwindSafe) -> Result<R,
     PgTryBuilder::new(AssertUnwindSafe(|| {
         // SAFETY: xact.c: outside of a transaction here; XactIsoLevel is set before the first snapshot is taken.
         unsafe {
-            pg_guard_ffi_boundary(|| {
-                pg_sys::SetCurrentStatementStartTimestamp();
-                pg_sys::StartTransactionCommand();
-                pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as c_int;
-                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            });
+            pg_sys::SetCurrentStatementStartTimestamp();
+            pg_sys::StartTransactionCommand();
+            pg_sys::XactIsoLevel = pg_sys::XACT_REPEATABLE_READ as c_int;
+            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         }
         let result = work();
         // SAFETY: the snapshot and the transaction of above.
         unsafe {
-            pg_guard_ffi_boundary(|| {
-                pg_sys::PopActiveSnapshot();
-                pg_sys::CommitTransactionCommand();
-            });
+            pg_sys::PopActiveSnapshot();
+            pg_sys::CommitTransactionCommand();
         }
         Ok(result)
     }))
     .catch_others(|error| {
         let text = hooks::safe_text(&error);
         // SAFETY: xact.c: after an ERROR the transaction is aborted as a whole, as PostgresMain does.
-        unsafe { pg_guard_ffi_boundary(|| pg_sys::AbortCurrentTransaction()) };
+        unsafe { pg_sys::AbortCurrentTransaction() };
         Err(text)
     })
     .execute()
@@ -172,11 +162,7 @@ pub(crate) fn transaction<R>(work: impl FnOnce() -> R + UnwindSafe) -> Result<R,
 /// Runs `work` when this process leaves shared memory, however it ends but by a crash.
 pub(crate) fn at_exit(work: fn()) {
     // SAFETY: ipc.c; the argument is a function pointer that lives as long as the process.
-    unsafe {
-        pg_guard_ffi_boundary(|| {
-            pg_sys::before_shmem_exit(Some(exiting), pg_sys::Datum::from(work as *const () as usize))
-        });
-    }
+    unsafe { pg_sys::before_shmem_exit(Some(exiting), pg_sys::Datum::from(work as *const () as usize)) }
 }
 
 #[pg_guard]

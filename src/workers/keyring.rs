@@ -1,6 +1,6 @@
 //! The keyring worker: the only place with HTTP. Fetches every provider's keys and publishes the keyring.
 //!
-//! It has no database: what it needs of the policy stands on the board. HTTP runs on the fetcher's own thread,
+//! It uses no database: what it needs of the policy stands on the board. HTTP runs on the fetcher's own thread,
 //! which never runs Postgres code; this thread only hands requests over and is woken by a socket.
 
 use super::fetching::{Source, Step};
@@ -12,7 +12,6 @@ use pg_oidc_core::image::KeyringImage;
 use pg_oidc_core::provider::Provider;
 use pg_oidc_net::Fetcher;
 use pgrx::prelude::*;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -41,6 +40,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
         }
     };
     worker::start();
+    worker::connect(None);
     board::sign_in(Staff::Keyring);
     worker::at_exit(|| board::sign_out(Staff::Keyring));
     let mut sources = Sources::new();
@@ -72,35 +72,40 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
 /// Where no policy is published (none yet, absent, too large), what was fetched is kept: nobody can use it without
 /// a policy, and good logins need it as soon as there is one again.
 fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
-    let generation = board::policy_generation();
-    if *followed == Some(generation) {
+    let edition = board::policy_edition();
+    if *followed == Some(edition) {
         return false;
     }
-    *followed = Some(generation);
-    let (allow_http, now) = (settings::allow_http(), Instant::now());
-    board::read(|policy, keyring| {
-        let mut changed = false;
-        let mut wanted = BTreeSet::new();
+    *followed = Some(edition);
+    let mut wanted = BTreeSet::new();
+    let mut new = Vec::new();
+    // Under the lock only what is new is copied; keys are parsed afterwards.
+    let published = board::read(|policy, keyring| {
         for provider in policy.providers().filter(|provider| provider.enabled) {
             let key_source = provider.key_source.to_native();
             wanted.insert(key_source);
-            if let Entry::Vacant(place) = sources.entry(key_source) {
+            if !sources.contains_key(&key_source) {
+                // What an earlier life of this worker has published is as good as it was.
+                let known = keyring.providers().find(|known| known.key_source.to_native() == key_source);
+                let known = known.and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
                 // Archived by the registry worker with the same types: this cannot fail.
-                if let Ok(provider) = rkyv::deserialize::<Provider, rkyv::rancor::Error>(provider) {
-                    // What an earlier life of this worker has published is as good as it was.
-                    let known = keyring.providers().find(|known| known.key_source.to_native() == key_source);
-                    let known =
-                        known.and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
-                    place.insert(Source::new(provider, known, allow_http, now));
-                    changed = true;
-                }
+                let provider = rkyv::deserialize::<Provider, rkyv::rancor::Error>(provider).ok();
+                new.extend(provider.map(|provider| (provider, known)));
             }
         }
-        let before = sources.len();
-        sources.retain(|key_source, _| wanted.contains(key_source));
-        changed || sources.len() != before
-    })
-    .unwrap_or(false)
+    });
+    if published.is_none() {
+        return false;
+    }
+    let before = sources.len();
+    sources.retain(|key_source, _| wanted.contains(key_source));
+    let changed = sources.len() != before || !new.is_empty();
+    let (allow_http, now) = (settings::allow_http(), Instant::now());
+    sources.extend(new.into_iter().map(|(provider, known)| {
+        let source = Source::new(provider, known, allow_http, now);
+        (source.key_source(), source)
+    }));
+    changed
 }
 
 fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {

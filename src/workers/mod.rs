@@ -7,8 +7,8 @@ mod registry;
 use crate::board::{self, Staff};
 use crate::pg::worker::{self, Spec};
 
-const KEYRING: Spec = Spec { name: "pg_oidc keyring", function: "pg_oidc_keyring_main", database: false };
-const REGISTRY: Spec = Spec { name: "pg_oidc registry", function: "pg_oidc_registry_main", database: true };
+const KEYRING: Spec = Spec { name: "pg_oidc keyring", function: "pg_oidc_keyring_main" };
+const REGISTRY: Spec = Spec { name: "pg_oidc registry", function: "pg_oidc_registry_main" };
 
 /// Registers both workers; for `_PG_init`.
 pub(crate) fn init() {

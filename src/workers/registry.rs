@@ -2,7 +2,7 @@
 
 use crate::board::{self, Staff};
 use crate::pg::worker::Wake;
-use crate::pg::{report, worker};
+use crate::pg::{catalog, report, worker};
 use crate::{rows, settings};
 use pg_oidc_core::image::PolicyImage;
 use pg_oidc_core::provider::Provider;
@@ -10,11 +10,14 @@ use pg_oidc_core::row::RowError;
 use pg_oidc_core::rules::Rule;
 use pgrx::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How often the generation is looked at: what fires no trigger here (replay on a standby, a drop from outside)
 /// counts within a second.
 const POLL: Duration = Duration::from_millis(500);
+/// How often everything is read again whatever the generation says: what was changed with the triggers disabled in a
+/// way that no hook reports counts by then.
+const AGAIN: Duration = Duration::from_secs(60);
 /// How long to wait after a failed reading.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -49,14 +52,28 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     worker::start();
     board::sign_in(Staff::Registry);
     worker::at_exit(leave);
-    worker::connect(&settings::database());
+    let database = settings::database();
+    if board::database_missed() {
+        await_database(&database);
+    }
+    // Where there is no such database this ends the worker, and the next one comes to the line above.
+    worker::connect(Some(&database));
     CONNECTED.store(true, Ordering::Relaxed);
     // A table that somebody has locked must not hold this worker for ever.
     worker::set(c"lock_timeout", c"2s");
     worker::set(c"statement_timeout", c"0");
+    // What the owner of the database has set for all its sessions must not reach this one.
+    worker::set(c"role", c"none");
     worker::set(c"search_path", c"pg_catalog, pg_temp");
     let mut published = None;
+    let mut read_at = Instant::now();
     loop {
+        if read_at.elapsed() >= AGAIN {
+            published = None;
+        }
+        if published.is_none() {
+            read_at = Instant::now();
+        }
         let pause = if publish(&mut published) { POLL } else { PAUSE };
         if worker::wait(pause, None) == Wake::Stop {
             worker::end();
@@ -64,12 +81,25 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     }
 }
 
-/// Where there is no database to connect to, waiting cannot mend it: logins are told at once.
 fn leave() {
     board::sign_out(Staff::Registry);
     if !CONNECTED.load(Ordering::Relaxed) {
-        board::publish_absence(0);
+        board::miss_database(true);
     }
+}
+
+/// The last worker could not connect. Instead of a FATAL every few seconds: looks for the database until it is there,
+/// then ends, so that the next worker connects to it. A process can connect only once.
+fn await_database(name: &str) -> ! {
+    worker::connect(None);
+    CONNECTED.store(true, Ordering::Relaxed);
+    while !worker::transaction(|| catalog::database_exists(name)).unwrap_or(false) {
+        if worker::wait(PAUSE, None) == Wake::Stop {
+            worker::end();
+        }
+    }
+    board::miss_database(false);
+    worker::end();
 }
 
 /// Reads and publishes what changed; false if it must be tried again.

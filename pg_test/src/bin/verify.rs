@@ -20,6 +20,9 @@ const PURE: [&str; 2] = ["pg_oidc_core", "pg_oidc_net"];
 /// Lines of a failed test program's output that are repeated at the end.
 const SHOWN: usize = 200;
 
+/// Private items are documented too, so a link to one leads somewhere.
+const RUSTDOCFLAGS: &str = "-D warnings -A rustdoc::private_intra_doc_links";
+
 /// What has been counted so far, and what is to be shown of the failures.
 #[derive(Default)]
 struct Tally {
@@ -132,7 +135,7 @@ fn checks(tally: &mut Tally, postgres: &Postgres) {
     tally.check("Clippy, warnings denied", run(clippy));
 
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
-    doc.args(&features).env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(&features).env("RUSTDOCFLAGS", RUSTDOCFLAGS);
     tally.check("Documentation, warnings denied", run(doc));
 }
 
@@ -206,7 +209,7 @@ fn tests(tally: &mut Tally, server: Option<&Server>) -> Result<()> {
         bail!("the tests were not run: what they need was not built");
     };
     let mut command = cargo(&["test", "--no-fail-fast"]);
-    command.args(&tested).env(SERVER_VARIABLE, server.root());
+    command.args(&tested).env(SERVER_VARIABLE, server.root()).env("RUST_BACKTRACE", "0");
 
     let mut run = Run::default();
     let (success, _) =
@@ -221,11 +224,18 @@ fn tests(tally: &mut Tally, server: Option<&Server>) -> Result<()> {
     Ok(())
 }
 
+/// One test program that runs.
+struct Suite {
+    step: Step,
+    said: Vec<String>,
+    /// Passed and failed, once it has said so.
+    counts: Option<(u64, u64)>,
+}
+
 /// What `cargo test` has said so far.
 #[derive(Default)]
 struct Run {
-    /// The test program that runs now, and all it has said.
-    suite: Option<(Step, Vec<String>)>,
+    suite: Option<Suite>,
     passed: u64,
     failed: u64,
     failures: Vec<String>,
@@ -240,41 +250,37 @@ impl Run {
             let name = name.rsplit(['/', '(']).next().unwrap_or(name).trim_end_matches(')');
             let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
             let kind = if text.starts_with("Doc") { "examples in the documentation" } else { "tests" };
-            self.suite = Some((Step::begin(format!("{name}: {kind}")), Vec::new()));
+            let step = Step::begin(format!("{name}: {kind}"));
+            self.suite = Some(Suite { step, said: Vec::new(), counts: None });
             return;
         }
-        let Some((step, said)) = &mut self.suite else { return };
-        said.push(line.to_owned());
+        let Some(suite) = &mut self.suite else { return };
+        suite.said.push(line.to_owned());
         if let Some(counts) = text.strip_prefix("test result: ") {
-            let (passed, failed) = (count(counts, " passed"), count(counts, " failed"));
-            self.passed += passed;
-            self.failed += failed;
-            let suite = self.suite.take();
-            if let Some((step, said)) = suite {
-                self.end(step, &said, passed, failed);
-            }
+            // The last one counts: a failed test may repeat what a test program that it ran had said.
+            suite.counts = Some((count(counts, " passed"), count(counts, " failed")));
         } else if let Some(test) = text.strip_prefix("test ") {
-            step.note(test);
+            suite.step.note(test);
         }
     }
 
-    fn end(&mut self, step: Step, said: &[String], passed: u64, failed: u64) {
-        if failed == 0 {
-            step.done_with(&format!("{passed} passed"));
-            return;
-        }
-        step.failed(&format!("{passed} passed, {failed} failed"));
-        let is_news = |line: &&String| !line.trim_end().ends_with("... ok");
-        let lines: Vec<&str> = said.iter().filter(is_news).map(String::as_str).collect();
-        let from = lines.len().saturating_sub(SHOWN);
-        self.failures.push(lines.get(from..).unwrap_or_default().join("\n"));
-    }
-
-    /// A program that ended without a result crashed: that is one failure, with all it said.
+    /// Counts the program that ran. One that ended without a result crashed: a failure, with all it said.
     fn close(&mut self) {
-        let Some((step, said)) = self.suite.take() else { return };
-        self.failed += 1;
-        self.end(step, &said, 0, 1);
+        let Some(Suite { step, said, counts }) = self.suite.take() else { return };
+        let (passed, failed) = counts.unwrap_or((0, 1));
+        self.passed += passed;
+        self.failed += failed;
+        if failed > 0 {
+            step.failed(&format!("{passed} passed, {failed} failed"));
+            let is_news = |line: &&String| !line.trim_end().ends_with("... ok");
+            let lines: Vec<&str> = said.iter().filter(is_news).map(String::as_str).collect();
+            let from = lines.len().saturating_sub(SHOWN);
+            self.failures.push(lines.get(from..).unwrap_or_default().join("\n"));
+        } else if passed > 0 {
+            step.done_with(&format!("{passed} passed"));
+        } else {
+            step.dismissed();
+        }
     }
 }
 

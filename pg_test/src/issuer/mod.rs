@@ -1,7 +1,7 @@
 //! An OpenID issuer that does as it is told: serves a discovery document and a key set, or misbehaves.
 //!
 //! It listens on 127.0.0.1, over plain http or TLS, and counts what it is asked. Nothing in it waits longer
-//! than [`PATIENCE`], no thread of it is ever joined by a test but the one that accepts, and every answer ends
+//! than `PATIENCE`, no thread of it is ever joined by a test but the one that accepts, and every answer ends
 //! its connection, so a test that fails cannot hang on it.
 
 mod behaviour;

@@ -1,9 +1,16 @@
 //! Logins from outside: real servers, real clients. One program, so that it is linked once.
 
 mod board;
+mod constant_line;
+mod crashes;
 mod door;
 mod faults;
+mod guarded_file;
+mod hba_lines;
+mod libraries;
 mod policy;
 mod readme;
+mod scene;
 mod session;
+mod stage;
 mod tokens;

@@ -29,6 +29,9 @@ pub(crate) const NOW: i64 = 1_750_000_000;
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
 
+/// The oid of every role in the rules of these tests, unless said otherwise.
+pub(crate) const ROLE_OID: u32 = 16_384;
+
 /// A private key: test keys from `fixtures/forge.py`, which nothing trusts.
 pub(crate) enum Signer {
     Rsa(&'static str, RsaKeyPair),
@@ -218,7 +221,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
         provider: "corp".to_owned(),
         matches: matches.to_string(),
         role: Some(role.to_owned()),
-        role_oid: 16_384,
+        role_oid: ROLE_OID,
         effect: "allow".to_owned(),
         priority: 100,
         databases: None,
@@ -240,6 +243,8 @@ pub(crate) struct World {
     /// Microseconds.
     pub(crate) now: i64,
     pub(crate) fetched_at: i64,
+    /// The oid of the requested role, 0 for none.
+    pub(crate) role_oid: u32,
     pub(crate) static_keys: bool,
     pub(crate) user: &'static str,
     pub(crate) database: &'static str,
@@ -254,6 +259,7 @@ impl World {
             rules: vec![rule_row(1, &json!({"groups": "readers"}), "reader")],
             now: NOW * SECOND,
             fetched_at: NOW * SECOND,
+            role_oid: ROLE_OID,
             static_keys: false,
             user: "reader",
             database: "app",
@@ -282,7 +288,8 @@ impl World {
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
         self.run(token, |policy, verified| {
-            decide(policy, &verified, &Request { user: self.user, database: self.database })
+            let (user, database, role_oid) = (self.user, self.database, self.role_oid);
+            decide(policy, &verified, &Request { user, database, role_oid })
         })
     }
 

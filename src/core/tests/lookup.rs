@@ -12,7 +12,7 @@ use pg_oidc_core::rules::{RuleRow, compile_rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::common::{World, claims, claims_with, provider_row, rule_row, token};
+use crate::common::{ROLE_OID, World, claims, claims_with, provider_row, rule_row, token};
 
 /// Values from a small set, so that rules and tokens meet often.
 fn value() -> impl Strategy<Value = Value> {
@@ -89,7 +89,7 @@ proptest! {
                 None if rows.iter().any(|(_, all)| *all) => Err("user_not_mapped"),
                 None => Err("no_rule"),
             };
-            let found = decide(policy, &verified, &Request { user, database: "app" });
+            let found = decide(policy, &verified, &Request { user, database: "app", role_oid: ROLE_OID });
             prop_assert_eq!(found.map(|decision| decision.rule_id).map_err(|refusal| refusal.code()), wanted);
         }
     }
@@ -128,7 +128,9 @@ fn the_cost_does_not_grow_with_the_rules() {
         let policy = check_policy(bytes).unwrap();
         let once = || {
             let start = Instant::now();
-            let decision = decide(policy, &verified, &Request { user: "r7", database: "app" }).unwrap();
+            let decision =
+                decide(policy, &verified, &Request { user: "r7", database: "app", role_oid: ROLE_OID })
+                    .unwrap();
             assert_eq!(decision.rule_id, 7);
             start.elapsed()
         };

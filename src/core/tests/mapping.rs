@@ -4,7 +4,7 @@ use pg_oidc_core::limits::SECOND;
 use pg_oidc_core::rules::RuleRow;
 use serde_json::{Value, json};
 
-use crate::common::{World, claims, claims_with, provider_row, rule_row, token, token_raw};
+use crate::common::{ROLE_OID, World, claims, claims_with, provider_row, rule_row, token, token_raw};
 
 fn matches(rule: Value, changes: Value) -> bool {
     let world = World::with_rules(vec![rule_row(1, &rule, "reader")]);
@@ -192,7 +192,7 @@ fn a_changed_provider_is_noticed_between_verify_and_decide() {
         let image = PolicyImage::build(vec![compile_provider(&row, false).unwrap()], rules).unwrap();
         let bytes = encode_policy(&image).unwrap();
         let policy = check_policy(&bytes).unwrap();
-        decide(policy, &verified, &Request { user: "reader", database: "app" })
+        decide(policy, &verified, &Request { user: "reader", database: "app", role_oid: ROLE_OID })
             .map_err(|refusal| refusal.code())
     };
     assert!(decide_with(provider_row()).is_ok());
@@ -205,4 +205,21 @@ fn a_changed_provider_is_noticed_between_verify_and_decide() {
     let mut moved = provider_row();
     moved.issuer = "https://moved.example".to_owned();
     assert_eq!(decide_with(moved).unwrap_err(), "issuer_unknown");
+}
+
+#[test]
+fn n108_a_rule_for_a_role_that_was_made_anew_is_inactive() {
+    let token = token(&claims());
+    let rule = |id, role_oid| RuleRow { role_oid, ..rule_row(id, &json!({}), "reader") };
+    let made_anew = |rules| World { role_oid: 20_000, ..World::with_rules(rules) };
+    assert_eq!(made_anew(vec![rule(1, ROLE_OID)]).outcome(&token), "role_replaced");
+    assert_eq!(
+        made_anew(vec![rule(1, 0)]).outcome(&token),
+        "role_replaced",
+        "written before there was a role"
+    );
+    // It does not stand in the way of one that was written since.
+    assert_eq!(made_anew(vec![rule(1, ROLE_OID), rule(2, 20_000)]).login(&token).unwrap().rule_id, 2);
+    let gone = World { role_oid: 0, ..World::with_rules(vec![rule(1, 0)]) };
+    assert_eq!(gone.outcome(&token), "role_missing");
 }

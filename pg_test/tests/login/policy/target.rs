@@ -1,0 +1,219 @@
+//! Which roles a token may open a session in.
+//!
+//! 1. n101: privileged roles only where the rule says so; roles that only read are not privileged.
+//! 2. n102: names that no token gives.
+//! 3. n107: past VALID UNTIL.
+//! 4. n108: NOLOGIN, missing, dropped and made again, renamed.
+//! 5. n123: replication connections, and a database that is only named so.
+
+use anyhow::{Result, ensure};
+use pg_oidc_test::account::Account;
+use pg_oidc_test::cluster::until;
+use serde_json::json;
+
+use super::{next_login, reason, stage, token, without_rule};
+use crate::scene::{SOON, Stage, rule_sql, rule_with};
+
+/// A provider, a role and a rule of this name.
+fn trio(name: &str) -> Result<&'static Stage> {
+    stage().trio(name)?;
+    Ok(stage())
+}
+
+#[test]
+fn n101_privileged_roles() -> Result<()> {
+    let stage = trio("n101")?;
+    let (admin, token) = (stage.admin()?, token("n101"));
+    admin
+        .rows("CREATE ROLE n101_middle; CREATE ROLE n101_boss SUPERUSER; CREATE ROLE n101_quiet NOINHERIT")?;
+    let allowed = |yes: bool| {
+        let sql = format!("UPDATE oidc.role_mapping SET allow_privileged = {yes} WHERE provider = 'n101'");
+        admin.rows(&sql)
+    };
+    assert_eq!(next_login(stage, "n101", &token)?, None, "an ordinary role");
+    let privileges = [
+        ("ALTER ROLE n101 SUPERUSER", "ALTER ROLE n101 NOSUPERUSER"),
+        ("ALTER ROLE n101 CREATEROLE", "ALTER ROLE n101 NOCREATEROLE"),
+        ("ALTER ROLE n101 REPLICATION", "ALTER ROLE n101 NOREPLICATION"),
+        ("ALTER ROLE n101 BYPASSRLS", "ALTER ROLE n101 NOBYPASSRLS"),
+        ("GRANT pg_read_server_files TO n101", "REVOKE pg_read_server_files FROM n101"),
+        ("GRANT pg_write_server_files TO n101", "REVOKE pg_write_server_files FROM n101"),
+        ("GRANT pg_execute_server_program TO n101", "REVOKE pg_execute_server_program FROM n101"),
+        ("GRANT pg_signal_backend TO n101", "REVOKE pg_signal_backend FROM n101"),
+        ("GRANT pg_write_all_data TO n101", "REVOKE pg_write_all_data FROM n101"),
+        (
+            "GRANT pg_execute_server_program TO n101_middle; GRANT n101_middle TO n101",
+            "REVOKE n101_middle FROM n101",
+        ),
+        (
+            "GRANT n101_middle TO n101_quiet; GRANT n101_quiet TO n101; ALTER ROLE n101 NOINHERIT",
+            "REVOKE n101_quiet FROM n101; ALTER ROLE n101 INHERIT",
+        ),
+        ("GRANT n101_boss TO n101", "REVOKE n101_boss FROM n101"),
+        ("ALTER DATABASE postgres OWNER TO n101", "ALTER DATABASE postgres OWNER TO postgres"),
+        (
+            "GRANT n101_quiet TO n101; REVOKE n101_middle FROM n101_quiet; ALTER DATABASE postgres OWNER TO n101_quiet",
+            "ALTER DATABASE postgres OWNER TO postgres",
+        ),
+    ];
+    for (privilege, back) in privileges {
+        admin.rows(privilege)?;
+        stage.refused("n101", &token, "role_privileged", privilege)?;
+        allowed(true)?;
+        stage.accepted("n101", &token, format!("{privilege}, allowed"))?;
+        allowed(false)?;
+        admin.rows(back)?;
+        assert_eq!(next_login(stage, "n101", &token)?, None, "{back}");
+    }
+    Ok(())
+}
+
+#[test]
+fn n101_roles_that_only_read() -> Result<()> {
+    let stage = trio("n101r")?;
+    let (admin, token) = (stage.admin()?, token("n101r"));
+    for role in
+        ["pg_monitor", "pg_read_all_data", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables"]
+    {
+        admin.rows(&format!("GRANT {role} TO n101r"))?;
+        stage.accepted("n101r", &token, role)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn n101_superuser_of_the_cluster() -> Result<()> {
+    let stage = trio("n101p")?;
+    stage.admin()?.rows(&rule_sql("n101p", &json!({ "sub": "n101p" }), "postgres"))?;
+    stage.refused("postgres", &token("n101p"), "role_privileged", "the bootstrap superuser")?;
+    stage.accepted("n101p", &token("n101p"), "the role beside it")
+}
+
+#[test]
+fn n102_names_that_no_token_gives() -> Result<()> {
+    let stage = without_rule("n102")?;
+    let admin = stage.admin()?;
+    let long = "x".repeat(64);
+    for name in ["", "public", "none", "pg_x", "pg_monitor", "pg_", &long] {
+        let told = admin.error(&rule_sql("n102", &json!({}), name))?;
+        assert_eq!(told.code, "23514", "{name}: {told:?}");
+        ensure!(told.detail.is_some(), "{name}: {told:?}");
+    }
+    // Near by, and names like any other.
+    let longest = "n102".repeat(15) + "123";
+    for name in ["n102_Public", "n102 none", "n102\"quoted'", "pgx_n102", &longest] {
+        admin.rows(&format!("CREATE ROLE \"{}\" LOGIN", name.replace('"', "\"\"")))?;
+        admin.rows(&rule_sql("n102", &json!({ "sub": "n102" }), name))?;
+        assert_eq!(next_login(stage, name, &token("n102"))?, None, "{name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn n107_valid_until() -> Result<()> {
+    let stage = trio("n107")?;
+    let (admin, token) = (stage.admin()?, token("n107"));
+    for past in ["2020-01-01", "-infinity", "yesterday"] {
+        admin.rows(&format!("ALTER ROLE n107 VALID UNTIL '{past}'"))?;
+        stage.refused("n107", &token, "role_expired", past)?;
+    }
+    for future in ["tomorrow", "infinity"] {
+        admin.rows(&format!("ALTER ROLE n107 VALID UNTIL '{future}'"))?;
+        assert_eq!(next_login(stage, "n107", &token)?, None, "{future}");
+    }
+    Ok(())
+}
+
+#[test]
+fn n108_roles_that_cannot_log_in() -> Result<()> {
+    let stage = trio("n108")?;
+    let (admin, token) = (stage.admin()?, token("n108"));
+    admin.rows("ALTER ROLE n108 NOLOGIN")?;
+    stage.refused("n108", &token, "role_cannot_login", "NOLOGIN")?;
+    admin.rows("ALTER ROLE n108 LOGIN")?;
+    assert_eq!(next_login(stage, "n108", &token)?, None);
+
+    admin.rows("ALTER ROLE n108 RENAME TO n108_new")?;
+    stage.refused("n108", &token, "role_missing", "renamed")?;
+    stage.refused("n108_new", &token, "user_not_mapped", "its new name")?;
+    admin.rows("ALTER ROLE n108_new RENAME TO n108")?;
+    assert_eq!(next_login(stage, "n108", &token)?, None);
+
+    admin.rows("DROP ROLE n108")?;
+    stage.refused("n108", &token, "role_missing", "dropped")?;
+    admin.rows("CREATE ROLE n108 LOGIN")?;
+    stage.refused("n108", &token, "role_replaced", "made again")?;
+    // An oid that is given does not count; writing the rule again does.
+    admin.rows("UPDATE oidc.role_mapping SET role_oid = 10 WHERE provider = 'n108'")?;
+    assert_eq!(next_login(stage, "n108", &token)?, None);
+    let same = "SELECT role_oid = role::regrole FROM oidc.role_mapping WHERE provider = 'n108'";
+    assert_eq!(admin.value(same)?.as_deref(), Some("t"));
+    Ok(())
+}
+
+#[test]
+fn n108_rule_for_a_role_that_is_missing() -> Result<()> {
+    let stage = stage();
+    stage.provider("n108m")?;
+    let (rule, token) = (rule_sql("n108m", &json!({ "sub": "n108m" }), "n108m"), token("n108m"));
+    let seen = stage.cluster.login("postgres").way(pg_oidc_test::psql::Way::Socket).run(&rule)?;
+    ensure!(seen.ok() && seen.stderr.contains("WARNING:  role \"n108m\" does not exist"), "{seen:?}");
+    stage.refused("n108m", &token, "role_missing", "never made")?;
+    let admin = stage.admin()?;
+    admin.rows("CREATE ROLE n108m LOGIN")?;
+    stage.refused("n108m", &token, "role_replaced", "made after the rule")?;
+    admin.rows("UPDATE oidc.role_mapping SET role = role WHERE provider = 'n108m'")?;
+    assert_eq!(next_login(stage, "n108m", &token)?, None);
+    Ok(())
+}
+
+#[test]
+fn n123_replication_connections() -> Result<()> {
+    let stage = trio("n123")?;
+    let (admin, token) = (stage.admin()?, token("n123"));
+    admin.rows("ALTER ROLE n123 REPLICATION")?;
+    admin.rows("UPDATE oidc.role_mapping SET allow_privileged = true WHERE provider = 'n123'")?;
+    assert_eq!(next_login(stage, "n123", &token)?, None, "an ordinary connection");
+    let constant = "FATAL:  OIDC authentication failed for user \"n123\"";
+    let pattern = "OIDC login refused: reason=replication_refused user=\"n123\" database=";
+    for kind in ["database", "true", "1", "on"] {
+        let mark = stage.cluster.log_mark();
+        let login = stage.login("n123", &token).parameter(format!("replication={kind}"));
+        let seen = login.run("IDENTIFY_SYSTEM")?;
+        assert_eq!(seen.refusal(), Some(constant), "replication={kind}: {seen:?}");
+        stage.cluster.await_log_since(mark, pattern, SOON)?;
+    }
+    let seen = stage.login("n123", &token).parameter("replication=false").run("SELECT 1")?;
+    assert_eq!(seen.rows(), [["1"]]);
+
+    let mark = stage.cluster.log_mark();
+    let target = stage.cluster.file("backup");
+    let mut backup = stage.cluster.server().command("pg_basebackup")?;
+    backup.env("PGPASSWORD", &token).env("PGSSLMODE", "require").args([
+        "-w",
+        "-h",
+        "127.0.0.1",
+        "-U",
+        "n123",
+        "-D",
+    ]);
+    backup.arg(&target).arg("-p").arg(stage.cluster.port().to_string());
+    let said = String::from_utf8_lossy(&backup.output()?.stderr).into_owned();
+    ensure!(said.contains(constant), "pg_basebackup as {} said {said}", Account::unprivileged()?.name());
+    ensure!(!target.join("PG_VERSION").exists(), "pg_basebackup got something");
+    stage.cluster.await_log_since(mark, pattern, SOON)?;
+
+    // A database of that name is a database.
+    admin.rows("CREATE DATABASE replication")?;
+    let named = [("databases", "'{replication}'")];
+    admin.rows(&rule_with("n123", &json!({ "sub": "n123" }), "n123", &named))?;
+    let seen = stage.login("n123", &token).database("replication").run("SELECT current_database()")?;
+    assert_eq!(seen.rows(), [["replication"]]);
+    admin.rows("DELETE FROM oidc.role_mapping WHERE provider = 'n123' AND databases IS NULL")?;
+    assert_eq!(next_login(stage, "n123", &token)?, reason("no_rule"));
+    until("the session there has ended", SOON, || {
+        let sessions = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'replication'";
+        Ok(admin.value(sessions)?.as_deref() == Some("0"))
+    })?;
+    admin.rows("DROP DATABASE replication").map(drop)
+}
