@@ -45,11 +45,10 @@ pub(crate) fn role(name: &str, owner_of: &str) -> Option<Role> {
 
 /// Whether there is a database `name`. Usable in the hook.
 pub(crate) fn database_exists(name: &str) -> bool {
-    let Ok(name) = CString::new(name) else { return false };
-    // SAFETY: as in `role`; pg_database is a shared catalog, and missing_ok gives InvalidOid.
+    // SAFETY: as in `role`.
     unsafe {
         pg_sys::AcceptInvalidationMessages();
-        pg_sys::get_database_oid(name.as_ptr(), true) != pg_sys::InvalidOid
+        database_owner(name).is_some()
     }
 }
 
@@ -166,20 +165,37 @@ unsafe fn memberships(member: pg_sys::Oid) -> Vec<pg_sys::Oid> {
     }
 }
 
+/// The owner of a database, or None where there is none of that name.
+///
+/// Not by `get_database_oid`: that one insists on the index, whose description is not to be had before a database is
+/// open if the relation cache's file is missing, as after a crash; the attempt is FATAL (relcache.c, ScanPgRelation).
+/// This is what core does itself at this point (postinit.c, GetDatabaseTuple).
 unsafe fn database_owner(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;
-    // SAFETY: as in `login_facts`; pg_database is a shared catalog.
+    // SAFETY: genam.c; a transaction is open, and everything that is opened is closed.
     unsafe {
-        let oid = pg_sys::get_database_oid(name.as_ptr(), true);
-        if oid == pg_sys::InvalidOid {
-            return None;
-        }
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::DATABASEOID as i32, oid.into());
-        if tuple.is_null() {
-            return None;
-        }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba;
-        pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
+        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
+        let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+        pg_sys::ScanKeyInit(
+            &raw mut key,
+            pg_sys::Anum_pg_database_datname as i16,
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::Oid::from(pg_sys::F_NAMEEQ),
+            pg_sys::Datum::from(name.as_ptr()),
+        );
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            pg_sys::Oid::from(pg_sys::DatabaseNameIndexId),
+            pg_sys::criticalSharedRelcachesBuilt,
+            std::ptr::null_mut(),
+            1,
+            &raw mut key,
+        );
+        let tuple = pg_sys::systable_getnext(scan);
+        let owner = (!tuple.is_null())
+            .then(|| (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba);
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        owner
     }
 }

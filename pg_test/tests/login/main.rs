@@ -8,6 +8,7 @@ mod faults;
 mod guarded_file;
 mod hba_lines;
 mod libraries;
+mod mended;
 mod policy;
 mod readme;
 mod scene;

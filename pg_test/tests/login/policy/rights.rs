@@ -56,11 +56,12 @@ fn n128_public_sees_and_changes_nothing() -> Result<()> {
     ] {
         denied(call)?;
     }
-    // Whatever can be called is one of the four.
+    // Whatever can be called tells who one is, and nothing else.
     let callable = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'oidc'::regnamespace \
                     AND has_function_privilege('n128', p.oid, 'EXECUTE') ORDER BY 1";
-    let four = ["oidc.claim(text)", "oidc.claims()", "oidc.identity()", "oidc.provider()"];
-    assert_eq!(admin.rows(callable)?, four.map(|name| vec![Some(name.to_owned())]));
+    let those =
+        ["oidc.claim(text)", "oidc.claims()", "oidc.claims_text()", "oidc.identity()", "oidc.provider()"];
+    assert_eq!(admin.rows(callable)?, those.map(|name| vec![Some(name.to_owned())]));
 
     // A grant is not enough yet.
     admin.rows(
