@@ -12,6 +12,7 @@ mod mended;
 mod policy;
 mod readme;
 mod scene;
+mod script;
 mod session;
 mod stage;
 mod tokens;
