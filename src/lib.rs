@@ -5,6 +5,7 @@
 mod api;
 #[allow(unsafe_code, reason = "shared memory, read in place")]
 mod board;
+#[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod door;
 mod hba_file;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
@@ -12,6 +13,7 @@ mod pg;
 mod rows;
 mod session;
 mod settings;
+#[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod workers;
 
 use pgrx::prelude::*;
