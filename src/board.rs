@@ -9,6 +9,7 @@
 use crate::pg::shmem::{self, Condition, Lock};
 use crate::settings;
 use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage};
+use pg_oidc_core::limits;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ struct Header {
     /// The last registry worker could not connect to its database.
     missed: AtomicBool,
     latches: [AtomicUsize; 2],
+    /// Sources of keys that logins ask to be fetched again; 0 is free.
+    key_requests: [AtomicU64; limits::KEY_REQUESTS],
     policy: Face,
     keyring: Face,
 }
@@ -237,6 +240,24 @@ pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringIm
     });
     drop(held);
     result
+}
+
+/// Asks the keyring worker to fetch the keys of a source again. With no place left, a later login asks.
+pub(crate) fn request_keys(key_source: u64) {
+    let Some(board) = header() else { return };
+    let places = &board.key_requests;
+    if !places.iter().any(|place| place.load(Ordering::Acquire) == key_source) {
+        let _ = places
+            .iter()
+            .find(|place| place.compare_exchange(0, key_source, Ordering::AcqRel, Ordering::Acquire).is_ok());
+    }
+    wake(Staff::Keyring);
+}
+
+/// Takes what logins have asked for; for the keyring worker.
+pub(crate) fn take_key_requests() -> Vec<u64> {
+    let places = header().map(|board| board.key_requests.as_slice()).unwrap_or_default();
+    places.iter().map(|place| place.swap(0, Ordering::AcqRel)).filter(|source| *source != 0).collect()
 }
 
 /// Waits until `reached` gives true, at most `limit`; woken by every publication.

@@ -49,6 +49,9 @@ pub struct ProviderKeys {
     pub key_source: u64,
     /// When they were fetched, in microseconds since the Unix epoch. Not looked at for static keys.
     pub fetched_at: i64,
+    /// When the last attempt to fetch them ended, well or not; the next one may be asked for
+    /// [`limits::FETCH_PAUSE`] later.
+    pub attempted_at: i64,
     /// They come from the column `jwks` and never grow old.
     pub static_keys: bool,
     /// The keys; empty if the provider has answered, but never with a usable one.

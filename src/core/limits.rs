@@ -103,3 +103,10 @@ pub const TIME_END: i64 = 253_402_300_800 * SECOND;
 
 /// Databases of one rule: more is better said by null, which means all of them.
 pub const DATABASES: usize = 1000;
+
+/// Between two fetches that logins ask for, per provider, in microseconds: a flood of tokens with keys that nobody has
+/// costs the provider six requests a minute.
+pub const FETCH_PAUSE: i64 = 10_000_000;
+
+/// Providers whose keys logins can ask for at once; further ones are asked for by the next login.
+pub const KEY_REQUESTS: usize = 64;

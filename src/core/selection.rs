@@ -4,7 +4,7 @@ use rkyv::rancor;
 
 use crate::algorithm::Algorithm;
 use crate::checks::Checks;
-use crate::image::{ArchivedKeyringImage, ArchivedPolicyImage};
+use crate::image::{ArchivedKeyringImage, ArchivedPolicyImage, ArchivedProviderKeys};
 use crate::keys::{ArchivedKey, Key};
 use crate::provider::ArchivedProvider;
 use crate::refusal::Refusal;
@@ -35,14 +35,23 @@ pub enum Selection {
         /// The name of the provider.
         provider: String,
     },
+    /// No published key may verify the token, but the provider may have newer ones.
+    KeysLacking {
+        /// Where the keys come from: [`crate::image::ProviderKeys::key_source`].
+        key_source: u64,
+        /// When they were last asked for, in microseconds since the Unix epoch.
+        attempted_at: i64,
+        /// The refusal, if no newer ones come.
+        why: Refusal,
+    },
 }
 
 /// Finds provider and key for a token. Nothing of the token but `iss`, `kid` and `alg` is looked at. Runs under the
 /// board lock: it copies a few strings and one key.
 ///
 /// # Errors
-/// [`Refusal`]: no such provider, disabled, algorithm not in its list, keys too old at `now` (microseconds since the
-/// Unix epoch), or not exactly one key that fits.
+/// [`Refusal`]: no such provider, disabled, algorithm not in its list, more than one key that fits, or a static key set
+/// without one. `now` is in microseconds since the Unix epoch.
 pub fn select(
     policy: &ArchivedPolicyImage,
     keyring: &ArchivedKeyringImage,
@@ -61,6 +70,24 @@ pub fn select(
     let Some(published) = keyring.entry(provider.key_source.to_native()) else {
         return Ok(Selection::KeysPending { provider: name() });
     };
+    match usable_key(published, provider, untrusted, now) {
+        Ok(key) => Ok(Selection::Ready(copy(provider, algorithm, key)?)),
+        Err(why) if !published.static_keys && why.wants_keys().is_some() => Ok(Selection::KeysLacking {
+            key_source: published.key_source.to_native(),
+            attempted_at: published.attempted_at.to_native(),
+            why,
+        }),
+        Err(why) => Err(why),
+    }
+}
+
+fn usable_key<'a>(
+    published: &'a ArchivedProviderKeys,
+    provider: &ArchivedProvider,
+    untrusted: &Untrusted,
+    now: i64,
+) -> Result<&'a ArchivedKey, Refusal> {
+    let name = || provider.name.as_str().to_owned();
     if published.keys.is_empty() {
         return Err(Refusal::KeysUnavailable { provider: name() });
     }
@@ -68,8 +95,7 @@ pub fn select(
     if !published.static_keys && age > provider.max_stale.to_native() {
         return Err(Refusal::KeysStale { provider: name() });
     }
-    let key = only_fitting(&published.keys, untrusted, name)?;
-    Ok(Selection::Ready(copy(provider, algorithm, key)?))
+    only_fitting(&published.keys, untrusted, name)
 }
 
 /// The key that fits, if it is the only one: two would mean that the token chooses.

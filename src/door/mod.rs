@@ -8,6 +8,7 @@ use crate::pg::port::Connection;
 use crate::pg::startup;
 use crate::settings::Login;
 use pg_oidc_core::decision::{self, Decision, Request, Selected, Selection};
+use pg_oidc_core::limits;
 use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::token::{self, Untrusted};
 use pg_oidc_core::verify;
@@ -63,22 +64,43 @@ fn await_policy(asked: u64, end: Instant, settings: &Login) -> Result<(), Refusa
     }
 }
 
-/// Finds the provider and the keys that may judge the token, waiting for keys that are being fetched.
+/// Finds the provider and the key that may judge the token. Waits for keys that are being fetched for the first time,
+/// and once for newer ones, if the provider's pause since the last attempt is over.
 fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
     let mut found = look(untrusted)?;
     if matches!(found, Selection::KeysPending { .. }) {
-        // Look again at each publication; what an error or a refusal says is kept for after the wait.
-        let mut latest = Ok(found);
-        board::wait_until(left(end), || {
-            latest = look(untrusted);
-            !matches!(latest, Ok(Selection::KeysPending { .. }))
-        });
-        found = latest?;
+        found = look_until(untrusted, end, |found| !matches!(found, Selection::KeysPending { .. }))?;
+    }
+    if let Selection::KeysLacking { key_source, attempted_at, .. } = found {
+        if startup::now().abs_diff(attempted_at) >= limits::FETCH_PAUSE.unsigned_abs() {
+            board::request_keys(key_source);
+            // Any attempt since counts, whoever asked for it: one that fails ends the wait too.
+            found = look_until(
+                untrusted,
+                end,
+                |found| !matches!(found, Selection::KeysLacking { attempted_at: last, .. } if *last == attempted_at),
+            )?;
+        }
     }
     match found {
         Selection::Ready(selected) => Ok(selected),
         Selection::KeysPending { .. } => Err(Refusal::KeysPending),
+        Selection::KeysLacking { why, .. } => Err(why),
     }
+}
+
+/// Looks again at each publication until `enough`, or until `end`.
+fn look_until(
+    untrusted: &Untrusted,
+    end: Instant,
+    enough: impl Fn(&Selection) -> bool,
+) -> Result<Selection, Refusal> {
+    let mut latest = look(untrusted);
+    board::wait_until(left(end), || {
+        latest = look(untrusted);
+        latest.as_ref().map_or(true, &enough)
+    });
+    latest
 }
 
 fn look(untrusted: &Untrusted) -> Result<Selection, Refusal> {

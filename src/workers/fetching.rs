@@ -25,8 +25,10 @@ pub(super) struct Source {
     failures: u32,
     etag: Option<String>,
     keys: Vec<Key>,
-    /// Microseconds since 1970; None until an attempt has ended, well or not.
-    settled_at: Option<i64>,
+    /// When `keys` were fetched, in microseconds since 1970.
+    fetched_at: i64,
+    /// When an attempt has last ended, well or not; None before the first.
+    attempted_at: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,8 +44,8 @@ pub(super) enum Step {
     Ask(Request),
     /// The keys, or their age, changed: publish.
     Publish,
-    /// The attempt failed; what was there stays. The text is safe for the log. `publish`: it was the first.
-    Failed { why: String, publish: bool },
+    /// The attempt failed; what was there stays, and waiting logins are told by a publication. Safe for the log.
+    Failed { why: String },
 }
 
 impl Source {
@@ -62,16 +64,18 @@ impl Source {
             failures: 0,
             etag: None,
             keys: Vec::new(),
-            settled_at: None,
+            fetched_at: 0,
+            attempted_at: None,
         };
         if let Some(jwks) = &source.provider.jwks {
             // The row was compiled with the same function: it has a usable key.
             let set = parse_jwks(jwks.as_bytes(), &source.provider.algorithms);
             source.keys = set.map_or_else(|_| Vec::new(), |set| set.keys);
-            source.settled_at = Some(0);
+            source.attempted_at = Some(0);
         } else if let Some(known) = known.filter(|known| !known.keys.is_empty()) {
             source.keys = known.keys;
-            source.settled_at = Some(known.fetched_at);
+            source.fetched_at = known.fetched_at;
+            source.attempted_at = Some(known.attempted_at);
         }
         source
     }
@@ -89,7 +93,8 @@ impl Source {
         Some(ProviderKeys {
             name: self.provider.name.clone(),
             key_source: self.provider.key_source,
-            fetched_at: self.settled_at?,
+            fetched_at: self.fetched_at,
+            attempted_at: self.attempted_at?,
             static_keys: self.is_static(),
             keys: self.keys.clone(),
         })
@@ -98,6 +103,15 @@ impl Source {
     /// When the next request is due; None for static keys and while one is under way.
     pub(super) fn due(&self) -> Option<Instant> {
         (!self.is_static() && self.stage == Stage::Idle).then_some(self.due)
+    }
+
+    /// A login asks for newer keys: the next request is due now, unless the last attempt is too recent.
+    pub(super) fn hurry(&mut self, now: Instant, wall: i64) {
+        let rested =
+            self.attempted_at.is_none_or(|last| wall.abs_diff(last) >= limits::FETCH_PAUSE.unsigned_abs());
+        if rested {
+            self.due = now;
+        }
     }
 
     /// The request that starts a round.
@@ -163,7 +177,8 @@ impl Source {
 
     fn succeed(&mut self, max_age: Option<Duration>, now: Instant, wall: i64) -> Step {
         self.failures = 0;
-        self.settled_at = Some(wall);
+        self.fetched_at = wall;
+        self.attempted_at = Some(wall);
         let age = max_age.unwrap_or(USUAL_AGE).clamp(AGES.0, AGES.1);
         // Before the age ends, and not all servers and providers in the same moment.
         let early = 10 + u32::try_from(self.provider.key_source % 10).unwrap_or(0);
@@ -175,10 +190,7 @@ impl Source {
         let pause = PAUSES.0.saturating_mul(1 << self.failures.min(9)).min(PAUSES.1);
         self.failures = self.failures.saturating_add(1);
         self.due = now + pause;
-        let publish = self.settled_at.is_none();
-        if publish {
-            self.settled_at = Some(wall);
-        }
-        Step::Failed { why, publish }
+        self.attempted_at = Some(wall);
+        Step::Failed { why }
     }
 }

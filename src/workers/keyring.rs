@@ -48,6 +48,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
     loop {
         let mut changed = follow_policy(&mut sources, &mut followed);
         changed |= take_answers(&mut sources, &mut fetcher);
+        take_requests(&mut sources);
         ask(&mut sources, &fetcher);
         if changed {
             publish(&sources);
@@ -119,8 +120,8 @@ fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
                 let _ = fetcher.submit(key_source, request);
             }
             Step::Publish => changed = true,
-            Step::Failed { why, publish } => {
-                changed |= publish;
+            Step::Failed { why } => {
+                changed = true;
                 report::warning(
                     &format!("could not fetch the keys of OIDC provider {:?}", source.name()),
                     Some(&why),
@@ -130,6 +131,15 @@ fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
         }
     }
     changed
+}
+
+fn take_requests(sources: &mut Sources) {
+    let (now, wall) = (Instant::now(), startup::now());
+    for key_source in board::take_key_requests() {
+        if let Some(source) = sources.get_mut(&key_source) {
+            source.hurry(now, wall);
+        }
+    }
 }
 
 fn ask(sources: &mut Sources, fetcher: &Fetcher) {

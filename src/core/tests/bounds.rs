@@ -127,6 +127,7 @@ fn providers_and_rules() {
             name: key_source.to_string(),
             key_source,
             fetched_at: 0,
+            attempted_at: 0,
             static_keys: false,
             keys: vec![],
         };

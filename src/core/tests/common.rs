@@ -315,6 +315,7 @@ impl World {
                 name: provider.name.clone(),
                 key_source: provider.key_source,
                 fetched_at: self.fetched_at,
+                attempted_at: self.fetched_at,
                 static_keys: self.static_keys,
                 keys: keys.map(|parsed| parsed.keys).unwrap_or_default(),
             })
@@ -326,8 +327,14 @@ impl World {
         let policy = check_policy(&policy).unwrap();
 
         let untrusted = token::parse(token, WIRE_BYTES)?;
-        let Selection::Ready(selected) = select(policy, keyring, &untrusted, self.now)? else {
-            return Err(Refusal::KeysPending);
+        let selected = match select(policy, keyring, &untrusted, self.now)? {
+            Selection::Ready(selected) => selected,
+            Selection::KeysPending { .. } => return Err(Refusal::KeysPending),
+            // No newer keys ever come here. A static set has none to wait for and is never given as lacking.
+            Selection::KeysLacking { why, .. } => {
+                assert!(!self.static_keys && why.wants_keys().is_some(), "{why:?}");
+                return Err(why);
+            }
         };
         assert!(is_current(policy, &selected));
         last(policy, verify(untrusted, &selected, self.now)?)

@@ -262,6 +262,7 @@ fn n061_too_large_or_too_many() {
         name: "corp".to_owned(),
         key_source: 1,
         fetched_at: 0,
+        attempted_at: 0,
         static_keys: false,
         keys: vec![key; limits::KEYS_PER_PROVIDER + 1],
     };

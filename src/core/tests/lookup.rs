@@ -159,8 +159,14 @@ fn images_are_checked_and_aligned() {
     assert_eq!(check_policy(&moved[1..]).err(), Some(ImageError::Invalid));
 
     let key_source = 7;
-    let entry =
-        ProviderKeys { name: "corp".to_owned(), key_source, fetched_at: 5, static_keys: true, keys: vec![] };
+    let entry = ProviderKeys {
+        name: "corp".to_owned(),
+        key_source,
+        fetched_at: 5,
+        attempted_at: 5,
+        static_keys: true,
+        keys: vec![],
+    };
     let twice = KeyringImage::build(vec![entry.clone(), entry.clone()]);
     assert_eq!(twice.unwrap_err(), ImageError::Repeated("corp".to_owned()));
     let bytes = encode_keyring(&KeyringImage::build(vec![entry]).unwrap()).unwrap();
