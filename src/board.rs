@@ -42,6 +42,15 @@ pub(crate) enum Staff {
     Keyring,
 }
 
+/// Who asks for newer keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// A login with a key that nobody knows: not more often than the provider's pause allows.
+    Login,
+    /// `oidc.refresh_keys`: now.
+    Administrator,
+}
+
 #[repr(C)]
 struct Header {
     lock: Lock,
@@ -55,8 +64,8 @@ struct Header {
     /// The last registry worker could not connect to its database.
     missed: AtomicBool,
     latches: [AtomicUsize; 2],
-    /// Sources of keys that logins ask to be fetched again; 0 is free.
-    key_requests: [AtomicU64; limits::KEY_REQUESTS],
+    /// Sources of keys that are to be fetched again, by who asks; 0 is free.
+    key_requests: [[AtomicU64; limits::KEY_REQUESTS]; 2],
     policy: Face,
     keyring: Face,
 }
@@ -242,22 +251,27 @@ pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringIm
     result
 }
 
-/// Asks the keyring worker to fetch the keys of a source again. With no place left, a later login asks.
-pub(crate) fn request_keys(key_source: u64) {
-    let Some(board) = header() else { return };
-    let places = &board.key_requests;
-    if !places.iter().any(|place| place.load(Ordering::Acquire) == key_source) {
-        let _ = places
+/// Asks the keyring worker to fetch the keys of a source again. False: there is no place left, ask again later.
+pub(crate) fn request_keys(key_source: u64, wish: Wish) -> bool {
+    let Some(board) = header() else { return false };
+    let places = &board.key_requests[wish as usize];
+    let asked = places.iter().any(|place| place.load(Ordering::Acquire) == key_source)
+        || places
             .iter()
-            .find(|place| place.compare_exchange(0, key_source, Ordering::AcqRel, Ordering::Acquire).is_ok());
-    }
+            .any(|place| place.compare_exchange(0, key_source, Ordering::AcqRel, Ordering::Acquire).is_ok());
     wake(Staff::Keyring);
+    asked
 }
 
-/// Takes what logins have asked for; for the keyring worker.
-pub(crate) fn take_key_requests() -> Vec<u64> {
-    let places = header().map(|board| board.key_requests.as_slice()).unwrap_or_default();
-    places.iter().map(|place| place.swap(0, Ordering::AcqRel)).filter(|source| *source != 0).collect()
+/// Takes what was asked for; for the keyring worker.
+pub(crate) fn take_key_requests() -> Vec<(u64, Wish)> {
+    let Some(board) = header() else { return Vec::new() };
+    [Wish::Login, Wish::Administrator]
+        .into_iter()
+        .flat_map(|wish| board.key_requests[wish as usize].iter().map(move |place| (place, wish)))
+        .map(|(place, wish)| (place.swap(0, Ordering::AcqRel), wish))
+        .filter(|(key_source, _)| *key_source != 0)
+        .collect()
 }
 
 /// Waits until `reached` gives true, at most `limit`; woken by every publication.

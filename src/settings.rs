@@ -51,6 +51,11 @@ pub(crate) fn allow_http() -> bool {
     ALLOW_HTTP.get()
 }
 
+/// The proxy for fetching keys, or None.
+pub(crate) fn http_proxy() -> Option<String> {
+    text(&HTTP_PROXY)
+}
+
 /// The name of the session setting that holds the identity.
 pub(crate) const IDENTITY: &CStr = c"pg_oidc.identity";
 /// The name of the session setting that holds the provider.
@@ -68,6 +73,7 @@ static SHARED_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 static REQUIRE_TLS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static WAIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static MAX_TOKEN_SIZE: GucSetting<i32> = GucSetting::<i32>::new(limits::TOKEN_BYTES as i32);
+static HTTP_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines every setting, then reserves the prefix.
@@ -131,6 +137,15 @@ pub(crate) fn init() {
         limits::WIRE_BYTES as i32,
         GucContext::Sighup,
         GucFlags::UNIT_BYTE,
+    );
+    // Empty by default; what the environment says of proxies is never used. May hold a password.
+    GucRegistry::define_string_guc(
+        c"pg_oidc.http_proxy",
+        c"Proxy through which keys are fetched.",
+        c"http://[user:password@]host:port of a proxy that serves CONNECT. Empty: none, whatever the environment says.",
+        &HTTP_PROXY,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
     );
     // For tests with an issuer on this machine; other hosts are never asked without TLS.
     GucRegistry::define_bool_guc(

@@ -22,3 +22,8 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, Problem> {
         }
     })
 }
+
+/// The text that stands for the bytes.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}

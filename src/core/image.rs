@@ -11,7 +11,7 @@ use rkyv::util::AlignedVec;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::index::Index;
-use crate::keys::Key;
+use crate::keys::{Key, KeyReport};
 use crate::limits;
 use crate::provider::{ArchivedProvider, Provider};
 use crate::row::shown;
@@ -56,6 +56,14 @@ pub struct ProviderKeys {
     pub static_keys: bool,
     /// The keys; empty if the provider has answered, but never with a usable one.
     pub keys: Vec<Key>,
+    /// What became of each entry of the set that the keys come from.
+    pub reports: Vec<KeyReport>,
+    /// Where the keys come from: a URL, `jwks` for static ones, `cache` for those kept across a restart.
+    pub origin: String,
+    /// When they are fetched next, in microseconds since the Unix epoch; None for static ones.
+    pub next_fetch_at: Option<i64>,
+    /// Why the last attempt failed; None if it did not.
+    pub last_error: Option<String>,
 }
 
 /// Why an image is refused whole.

@@ -4,8 +4,9 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::base64url;
 use crate::algorithm::{Algorithm, ArchivedAlgorithm};
-use crate::json::JsonProblem;
+use crate::json::{self, Json, JsonProblem};
 use crate::matching::problem_sentence;
 
 pub use crate::jwks::parse_jwks;
@@ -43,12 +44,12 @@ pub struct ParsedJwks {
 }
 
 /// What became of one entry of a key set.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct KeyReport {
     /// Its `kid`, if it has an acceptable one.
     pub kid: Option<String>,
     /// Its `kty`, if that is one that we know.
-    pub kty: Option<&'static str>,
+    pub kty: Option<String>,
     /// Its `alg`, if that is one that we verify.
     pub alg: Option<Algorithm>,
     /// Whether it verifies tokens, and if not why.
@@ -56,7 +57,7 @@ pub struct KeyReport {
 }
 
 /// Why an entry of a key set is not used; the other entries are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyProblem {
     /// Not a JSON object.
     NotObject,
@@ -111,7 +112,44 @@ pub enum JwksError {
     NoUsableKey(Vec<KeyReport>),
 }
 
+/// The keys as a JSON Web Key Set that [`parse_jwks`] reads back as the same keys: what is kept across a restart.
+///
+/// `key_source` stands beside them (RFC 7517, section 5, lets a set have other members), so that keys of a place that
+/// the provider no longer names are never taken back.
+pub fn jwks_text(keys: &[Key], key_source: u64) -> String {
+    let keys: Vec<String> = keys.iter().map(Key::jwk).collect();
+    format!(r#"{{"key_source":"{key_source}","keys":[{}]}}"#, keys.join(","))
+}
+
+/// The key source that [`jwks_text`] wrote into a set.
+pub(crate) fn source_of(jwks: &str) -> Option<u64> {
+    let set = json::parse_object(jwks.as_bytes(), json::JWKS_BOUNDS).ok()?;
+    set.get("key_source")?.as_str()?.parse().ok()
+}
+
 impl Key {
+    fn jwk(&self) -> String {
+        let part = |bytes: &[u8]| Json::String(base64url::encode(bytes));
+        let half = |point: &[u8], second: bool| {
+            let coordinates = point.get(1..).unwrap_or_default();
+            let (x, y) = coordinates.split_at(coordinates.len() / 2);
+            part(if second { y } else { x })
+        };
+        let text = |text: &str| Json::String(text.to_owned());
+        let mut members = match &self.material {
+            Material::Rsa { n, e } => vec![("kty", text("RSA")), ("n", part(n)), ("e", part(e))],
+            Material::P256(point) | Material::P384(point) => {
+                let curve = if matches!(self.material, Material::P256(_)) { "P-256" } else { "P-384" };
+                let (x, y) = (half(point, false), half(point, true));
+                vec![("kty", text("EC")), ("crv", text(curve)), ("x", x), ("y", y)]
+            }
+            Material::Ed25519(bytes) => vec![("kty", text("OKP")), ("crv", text("Ed25519")), ("x", part(bytes))],
+        };
+        members.extend(self.kid.as_deref().map(|kid| ("kid", text(kid))));
+        members.extend(self.alg.map(|alg| ("alg", text(alg.name()))));
+        Json::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()).to_string()
+    }
+
     /// Whether the signature of `input` verifies. A key that does not serve the algorithm verifies nothing.
     pub(crate) fn verifies(&self, algorithm: Algorithm, input: &[u8], signature: &Vec<u8>) -> bool {
         if !self.material.serves(algorithm) {

@@ -83,7 +83,27 @@ pub struct Provider {
     pub algorithms: Vec<Algorithm>,
     /// How old its fetched keys may be, in microseconds.
     pub max_stale: i64,
+    /// Keys kept across a restart, if there are any of this key source. Not part of the row.
+    pub kept: Option<KeptKeys>,
     pub(crate) checks: Checks,
+}
+
+/// The last good keys of a provider, as they were kept.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub struct KeptKeys {
+    /// A JSON Web Key Set, as [`crate::keys::jwks_text`] writes it.
+    pub jwks: String,
+    /// When they were fetched, in microseconds since the Unix epoch.
+    pub fetched_at: i64,
+}
+
+impl Provider {
+    /// Takes keys that were kept, if they are of this provider's key source.
+    pub fn keep(&mut self, kept: KeptKeys) {
+        if crate::keys::source_of(&kept.jwks) == Some(self.key_source) {
+            self.kept = Some(kept);
+        }
+    }
 }
 
 /// Compiles a row. `allow_http`: plain http is accepted for loopback hosts.
@@ -115,6 +135,7 @@ pub fn compile_provider(row: &ProviderRow, allow_http: bool) -> Result<Provider,
         ca_certificate: row.ca_certificate.clone(),
         algorithms,
         max_stale: row.max_stale_us,
+        kept: None,
         checks: Checks::compile(row)?,
     })
 }

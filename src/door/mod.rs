@@ -2,7 +2,7 @@
 
 pub(crate) mod password;
 
-use crate::board::{self, Staff, State};
+use crate::board::{self, Staff, State, Wish};
 use crate::pg::catalog::{self, Role};
 use crate::pg::port::Connection;
 use crate::pg::startup;
@@ -73,7 +73,7 @@ fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
     }
     if let Selection::KeysLacking { key_source, attempted_at, .. } = found {
         if startup::now().abs_diff(attempted_at) >= limits::FETCH_PAUSE.unsigned_abs() {
-            board::request_keys(key_source);
+            board::request_keys(key_source, Wish::Login);
             // Any attempt since counts, whoever asked for it: one that fails ends the wait too.
             found = look_until(
                 untrusted,

@@ -1,7 +1,7 @@
 //! The keys of one provider: where they come from, what is asked next and when, what came.
 
 use pg_oidc_core::image::ProviderKeys;
-use pg_oidc_core::keys::{Key, parse_jwks};
+use pg_oidc_core::keys::{Key, KeyReport, ParsedJwks, parse_jwks};
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::{discovery, limits};
 use pg_oidc_net::{FetchError, Request, Response};
@@ -16,15 +16,25 @@ const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 /// The pause after a failure, doubled each time.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// How the outside is reached, read from the settings for each round.
+pub(super) struct Network {
+    pub(super) allow_http: bool,
+    pub(super) proxy: Option<String>,
+}
+
 /// One provider's keys and how they are got.
 pub(super) struct Source {
     provider: Provider,
-    allow_http: bool,
     stage: Stage,
     due: Instant,
     failures: u32,
     etag: Option<String>,
     keys: Vec<Key>,
+    reports: Vec<KeyReport>,
+    origin: String,
+    /// The key set that is being asked for.
+    asked: String,
+    last_error: Option<String>,
     /// When `keys` were fetched, in microseconds since 1970.
     fetched_at: i64,
     /// When an attempt has last ended, well or not; None before the first.
@@ -49,35 +59,47 @@ pub(super) enum Step {
 }
 
 impl Source {
-    /// `known`: what stands on the board for this very source of keys.
-    pub(super) fn new(
-        provider: Provider,
-        known: Option<ProviderKeys>,
-        allow_http: bool,
-        now: Instant,
-    ) -> Source {
+    /// `published`: what stands on the board for this very source of keys.
+    pub(super) fn new(mut provider: Provider, published: Option<ProviderKeys>, now: Instant) -> Source {
+        let kept = provider.kept.take();
         let mut source = Source {
             provider,
-            allow_http,
             stage: Stage::Idle,
             due: now,
             failures: 0,
             etag: None,
             keys: Vec::new(),
+            reports: Vec::new(),
+            origin: String::new(),
+            asked: String::new(),
+            last_error: None,
             fetched_at: 0,
             attempted_at: None,
         };
-        if let Some(jwks) = &source.provider.jwks {
+        if let Some(jwks) = source.provider.jwks.clone() {
             // The row was compiled with the same function: it has a usable key.
-            let set = parse_jwks(jwks.as_bytes(), &source.provider.algorithms);
-            source.keys = set.map_or_else(|_| Vec::new(), |set| set.keys);
+            source.take_set(parse_jwks(jwks.as_bytes(), &source.provider.algorithms).ok(), "jwks");
             source.attempted_at = Some(0);
-        } else if let Some(known) = known.filter(|known| !known.keys.is_empty()) {
-            source.keys = known.keys;
-            source.fetched_at = known.fetched_at;
-            source.attempted_at = Some(known.attempted_at);
+        } else if let Some(published) = published.filter(|published| !published.keys.is_empty()) {
+            (source.keys, source.reports, source.origin) = (published.keys, published.reports, published.origin);
+            source.fetched_at = published.fetched_at;
+            source.attempted_at = Some(published.attempted_at);
+        } else if let Some(kept) = kept {
+            let set = parse_jwks(kept.jwks.as_bytes(), &source.provider.algorithms).ok();
+            if source.take_set(set, "cache") {
+                source.fetched_at = kept.fetched_at;
+                // Not asked yet in this life, so a login may ask at once.
+                source.attempted_at = Some(0);
+            }
         }
         source
+    }
+
+    /// Takes a key set over, if there is one; whether there was.
+    fn take_set(&mut self, set: Option<ParsedJwks>, origin: &str) -> bool {
+        let Some(set) = set else { return false };
+        (self.keys, self.reports, self.origin) = (set.keys, set.reports, origin.to_owned());
+        true
     }
 
     pub(super) fn name(&self) -> &str {
@@ -89,7 +111,8 @@ impl Source {
     }
 
     /// What to publish; None while the first attempt has not ended.
-    pub(super) fn published(&self) -> Option<ProviderKeys> {
+    pub(super) fn published(&self, now: Instant, wall: i64) -> Option<ProviderKeys> {
+        let until_next = self.due().map(|due| due.saturating_duration_since(now).as_micros());
         Some(ProviderKeys {
             name: self.provider.name.clone(),
             key_source: self.provider.key_source,
@@ -97,6 +120,10 @@ impl Source {
             attempted_at: self.attempted_at?,
             static_keys: self.is_static(),
             keys: self.keys.clone(),
+            reports: self.reports.clone(),
+            origin: self.origin.clone(),
+            next_fetch_at: until_next.map(|us| wall.saturating_add(i64::try_from(us).unwrap_or(i64::MAX))),
+            last_error: self.last_error.clone(),
         })
     }
 
@@ -114,32 +141,45 @@ impl Source {
         }
     }
 
+    /// An administrator asks: the next request is due now.
+    pub(super) fn order(&mut self, now: Instant) {
+        self.due = now;
+    }
+
     /// The request that starts a round.
-    pub(super) fn begin(&mut self) -> Request {
+    pub(super) fn begin(&mut self, network: &Network) -> Request {
         match self.provider.jwks_uri.clone() {
-            Some(uri) => self.ask_for_keys(uri),
+            Some(uri) => self.ask_for_keys(uri, network),
             None => {
                 self.stage = Stage::Discovering;
-                self.request(discovery::location(&self.provider.issuer), None)
+                self.request(discovery::location(&self.provider.issuer), None, network)
             }
         }
     }
 
     /// Takes the answer to the last request. `wall` is microseconds since 1970.
-    pub(super) fn take(&mut self, answer: Result<Response, FetchError>, now: Instant, wall: i64) -> Step {
+    pub(super) fn take(
+        &mut self,
+        answer: Result<Response, FetchError>,
+        network: &Network,
+        now: Instant,
+        wall: i64,
+    ) -> Step {
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
         match (stage, answer) {
             (_, Err(error)) => self.fail(error.to_string(), now, wall),
             (Stage::Discovering, Ok(Response::Fresh { body, .. })) => {
-                match discovery::parse(&body, &self.provider.issuer, self.allow_http) {
-                    Ok(uri) => Step::Ask(self.ask_for_keys(uri)),
+                match discovery::parse(&body, &self.provider.issuer, network.allow_http) {
+                    Ok(uri) => Step::Ask(self.ask_for_keys(uri, network)),
                     Err(error) => self.fail(error.to_string(), now, wall),
                 }
             }
             (Stage::Fetching, Ok(Response::Fresh { body, etag, max_age })) => {
                 match parse_jwks(&body, &self.provider.algorithms) {
                     Ok(set) => {
-                        (self.keys, self.etag) = (set.keys, etag);
+                        let origin = self.asked.clone();
+                        self.take_set(Some(set), &origin);
+                        self.etag = etag;
                         self.succeed(max_age, now, wall)
                     }
                     Err(error) => self.fail(error.sentence().to_owned(), now, wall),
@@ -156,19 +196,20 @@ impl Source {
         self.provider.jwks.is_some()
     }
 
-    fn ask_for_keys(&mut self, uri: String) -> Request {
-        // An ETag says that the copy in hand is still good, so it is sent only where there is one.
-        let etag = self.etag.clone().filter(|_| !self.keys.is_empty());
+    fn ask_for_keys(&mut self, uri: String, network: &Network) -> Request {
+        // An ETag says that the copy in hand is still good, so it is sent only for the place that it came from.
+        let etag = self.etag.clone().filter(|_| self.origin == uri);
         self.stage = Stage::Fetching;
-        self.request(uri, etag)
+        self.asked.clone_from(&uri);
+        self.request(uri, etag, network)
     }
 
-    fn request(&self, url: String, etag: Option<String>) -> Request {
+    fn request(&self, url: String, etag: Option<String>, network: &Network) -> Request {
         Request {
             url,
             ca_certificate: self.provider.ca_certificate.clone(),
-            proxy: None,
-            allow_http: self.allow_http,
+            proxy: network.proxy.clone(),
+            allow_http: network.allow_http,
             etag,
             limit: LIMIT,
             max_bytes: limits::JWKS_BYTES,
@@ -177,6 +218,7 @@ impl Source {
 
     fn succeed(&mut self, max_age: Option<Duration>, now: Instant, wall: i64) -> Step {
         self.failures = 0;
+        self.last_error = None;
         self.fetched_at = wall;
         self.attempted_at = Some(wall);
         let age = max_age.unwrap_or(USUAL_AGE).clamp(AGES.0, AGES.1);
@@ -191,6 +233,7 @@ impl Source {
         self.failures = self.failures.saturating_add(1);
         self.due = now + pause;
         self.attempted_at = Some(wall);
+        self.last_error = Some(why.clone());
         Step::Failed { why }
     }
 }

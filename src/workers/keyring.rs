@@ -3,8 +3,8 @@
 //! It uses no database: what it needs of the policy stands on the board. HTTP runs on the fetcher's own thread,
 //! which never runs Postgres code; this thread only hands requests over and is woken by a socket.
 
-use super::fetching::{Source, Step};
-use crate::board::{self, Staff};
+use super::fetching::{Network, Source, Step};
+use crate::board::{self, Staff, Wish};
 use crate::pg::worker::Wake;
 use crate::pg::{report, startup, worker};
 use crate::settings;
@@ -101,9 +101,9 @@ fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
     let before = sources.len();
     sources.retain(|key_source, _| wanted.contains(key_source));
     let changed = sources.len() != before || !new.is_empty();
-    let (allow_http, now) = (settings::allow_http(), Instant::now());
+    let now = Instant::now();
     sources.extend(new.into_iter().map(|(provider, known)| {
-        let source = Source::new(provider, known, allow_http, now);
+        let source = Source::new(provider, known, now);
         (source.key_source(), source)
     }));
     changed
@@ -114,7 +114,7 @@ fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
     for (key_source, answer) in fetcher.results() {
         // A provider that went away meanwhile has no use for its answer.
         let Some(source) = sources.get_mut(&key_source) else { continue };
-        match source.take(answer, Instant::now(), startup::now()) {
+        match source.take(answer, &network(), Instant::now(), startup::now()) {
             // A fetcher that is gone is noticed by the loop.
             Step::Ask(request) => {
                 let _ = fetcher.submit(key_source, request);
@@ -135,9 +135,11 @@ fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
 
 fn take_requests(sources: &mut Sources) {
     let (now, wall) = (Instant::now(), startup::now());
-    for key_source in board::take_key_requests() {
-        if let Some(source) = sources.get_mut(&key_source) {
-            source.hurry(now, wall);
+    for (key_source, wish) in board::take_key_requests() {
+        let Some(source) = sources.get_mut(&key_source) else { continue };
+        match wish {
+            Wish::Login => source.hurry(now, wall),
+            Wish::Administrator => source.order(now),
         }
     }
 }
@@ -146,14 +148,15 @@ fn ask(sources: &mut Sources, fetcher: &Fetcher) {
     let now = Instant::now();
     for source in sources.values_mut() {
         if source.due().is_some_and(|due| due <= now) {
-            let request = source.begin();
+            let request = source.begin(&network());
             let _ = fetcher.submit(source.key_source(), request);
         }
     }
 }
 
 fn publish(sources: &Sources) {
-    let entries = sources.values().filter_map(Source::published).collect();
+    let (now, wall) = (Instant::now(), startup::now());
+    let entries = sources.values().filter_map(|source| source.published(now, wall)).collect();
     let bytes = KeyringImage::build(entries)
         .map_err(|error| error.to_string())
         .and_then(|image| board::encode_keyring(&image));
@@ -170,6 +173,10 @@ fn publish(sources: &Sources) {
             Some("Raise \"pg_oidc.shared_memory\" and restart the server."),
         );
     }
+}
+
+fn network() -> Network {
+    Network { allow_http: settings::allow_http(), proxy: settings::http_proxy() }
 }
 
 fn until_next(sources: &Sources) -> Duration {
