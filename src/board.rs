@@ -8,7 +8,7 @@
 
 use crate::pg::shmem::{self, Condition, Lock};
 use crate::settings;
-use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage};
+use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys};
 use pg_oidc_core::limits;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -157,6 +157,24 @@ pub(crate) fn policy_generation() -> u64 {
 /// How often a policy has been published since the server started.
 pub(crate) fn policy_edition() -> u64 {
     header().map_or(0, |board| board.policy.editions.load(Ordering::SeqCst))
+}
+
+/// How often a keyring has been published since the server started.
+pub(crate) fn keyring_edition() -> u64 {
+    header().map_or(0, |board| board.keyring.editions.load(Ordering::SeqCst))
+}
+
+/// A copy of the published keyring. Not for logins: it copies every key.
+pub(crate) fn keyring() -> Vec<ProviderKeys> {
+    let Some(board) = header() else { return Vec::new() };
+    let held = board.lock.shared();
+    // SAFETY: as in `read`.
+    let copy = board.keyring.active_bytes().and_then(|bytes| unsafe {
+        let archived = rkyv::access_unchecked::<ArchivedKeyringImage>(bytes);
+        rkyv::deserialize::<KeyringImage, rkyv::rancor::Error>(archived).ok()
+    });
+    drop(held);
+    copy.map(KeyringImage::into_providers).unwrap_or_default()
 }
 
 /// Whether core gave the worker a slot at this start.

@@ -33,6 +33,11 @@ extension_sql_file!(
         api::triggers::oidc::judge_rule,
     ]
 );
+extension_sql_file!(
+    "../sql/keys.sql",
+    name = "keys",
+    requires = ["tables", api::keys::oidc::key_rows, api::keys::oidc::refresh_keys]
+);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs once in the postmaster, under shared_preload_libraries. Everywhere else it does nothing.

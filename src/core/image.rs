@@ -149,6 +149,13 @@ impl KeyringImage {
     }
 }
 
+impl KeyringImage {
+    /// The key sets, by key source.
+    pub fn into_providers(self) -> Vec<ProviderKeys> {
+        self.entries
+    }
+}
+
 impl ArchivedPolicyImage {
     /// The providers, by issuer.
     pub fn providers(&self) -> impl Iterator<Item = &ArchivedProvider> {

@@ -15,6 +15,12 @@ pub(crate) fn preloading() -> bool {
     }
 }
 
+/// Whether nothing can be written here: recovery, or a standby.
+pub(crate) fn is_standby() -> bool {
+    // SAFETY: xlog.c; a flag in shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
 /// Microseconds since 1970 by the wall clock, the unit and epoch of every time in the decision.
 pub(crate) fn now() -> i64 {
     // SAFETY: gettimeofday in core's epoch (timestamp.h): 2000-01-01, 946,684,800 s after 1970.
@@ -25,6 +31,11 @@ pub(crate) fn now() -> i64 {
 /// A timestamptz of core's in microseconds since 1970.
 pub(crate) fn from_core_epoch(timestamp: i64) -> i64 {
     timestamp.saturating_add(946_684_800_000_000)
+}
+
+/// Microseconds since 1970 as a timestamptz of core's.
+pub(crate) fn to_core_epoch(micros: i64) -> i64 {
+    micros.saturating_sub(946_684_800_000_000)
 }
 
 /// `authentication_timeout` in milliseconds.

@@ -1,7 +1,7 @@
 //! The keys of one provider: where they come from, what is asked next and when, what came.
 
 use pg_oidc_core::image::ProviderKeys;
-use pg_oidc_core::keys::{Key, KeyReport, ParsedJwks, parse_jwks};
+use pg_oidc_core::keys::{Key, KeyProblem, KeyReport, ParsedJwks, parse_jwks};
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::{discovery, limits};
 use pg_oidc_net::{FetchError, Request, Response};
@@ -31,6 +31,8 @@ pub(super) struct Source {
     etag: Option<String>,
     keys: Vec<Key>,
     reports: Vec<KeyReport>,
+    /// What was last said of the set.
+    alarmed: Vec<String>,
     origin: String,
     /// The key set that is being asked for.
     asked: String,
@@ -70,6 +72,7 @@ impl Source {
             etag: None,
             keys: Vec::new(),
             reports: Vec::new(),
+            alarmed: Vec::new(),
             origin: String::new(),
             asked: String::new(),
             last_error: None,
@@ -93,6 +96,22 @@ impl Source {
             }
         }
         source
+    }
+
+    /// What the issuer should be told of its key set, as sentences: once, not at every fetch of the same set.
+    pub(super) fn alarms(&mut self) -> Vec<String> {
+        let grave = |problem| matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric);
+        let now: Vec<String> = self
+            .reports
+            .iter()
+            .filter_map(|report| report.usable.err().filter(|problem| grave(*problem)).map(|problem| (report, problem)))
+            .map(|(report, problem)| format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))
+            .collect();
+        if self.alarmed == now {
+            return Vec::new();
+        }
+        self.alarmed.clone_from(&now);
+        now
     }
 
     /// Takes a key set over, if there is one; whether there was.

@@ -52,6 +52,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
         ask(&mut sources, &fetcher);
         if changed {
             publish(&sources);
+            alarm(&mut sources);
         }
         if worker::wait(until_next(&sources), Some(fetcher.wake_fd())) == Wake::Stop {
             fetcher.stop(FAREWELL);
@@ -172,6 +173,18 @@ fn publish(sources: &Sources) {
             Some(&detail),
             Some("Raise \"pg_oidc.shared_memory\" and restart the server."),
         );
+    }
+}
+
+fn alarm(sources: &mut Sources) {
+    for source in sources.values_mut() {
+        for alarm in source.alarms() {
+            report::warning(
+                &format!("the key set of OIDC provider {:?} holds a key that must not be there", source.name()),
+                Some(&alarm),
+                Some("The key is never used; its other keys are. Tell the issuer."),
+            );
+        }
     }
 }
 

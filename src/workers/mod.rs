@@ -1,6 +1,7 @@
 //! The staff: two background workers, the only ones that ever talk to tables or to the outside.
 
 mod fetching;
+mod keeping;
 mod keyring;
 mod registry;
 

@@ -1,5 +1,6 @@
 //! The registry worker: the only place with SQL. Reads the policy tables and publishes the policy.
 
+use super::keeping::{self, Keeper};
 use crate::board::{self, Staff};
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, worker};
@@ -65,6 +66,7 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // What the owner of the database has set for all its sessions must not reach this one.
     worker::set(c"role", c"none");
     worker::set(c"search_path", c"pg_catalog, pg_temp");
+    let mut keeper = Keeper::default();
     let mut published = None;
     let mut read_at = Instant::now();
     loop {
@@ -74,6 +76,7 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
         if published.is_none() {
             read_at = Instant::now();
         }
+        keeper.keep();
         let pause = if publish(&mut published) { POLL } else { PAUSE };
         if worker::wait(pause, None) == Wake::Stop {
             worker::end();
@@ -192,7 +195,10 @@ fn read(known: Option<i64>) -> Result<Found, String> {
             return Ok(Found::Same);
         }
         let mut complaints = Vec::new();
-        let providers = providers(client, &mut complaints)?;
+        let mut providers = providers(client, &mut complaints)?;
+        if known.is_none() {
+            keeping::give_back(client, &mut providers)?;
+        }
         let rules = rules(client, &mut complaints)?;
         let image = PolicyImage::build(providers, rules).map_err(|error| error.to_string());
         Ok(Found::Policy(Reading { generation, image, complaints }))
