@@ -1,4 +1,4 @@
--- Every key, usable or not. In a view, so that it can be granted and joined like a table.
+-- Every key, usable or not. Whoever is to read it needs EXECUTE on oidc.key_rows() too.
 CREATE VIEW oidc.key AS
     SELECT provider, kid, kty, alg, usable, problem, origin, fetched_at,
            pg_catalog.now() OPERATOR(pg_catalog.-) fetched_at AS age, next_fetch_at, last_error
@@ -17,4 +17,3 @@ COMMENT ON COLUMN oidc.key.next_fetch_at IS 'When it is fetched next; null for s
 COMMENT ON COLUMN oidc.key.last_error IS 'Why the last attempt to fetch failed; null if it did not';
 COMMENT ON FUNCTION oidc.key_rows() IS 'The rows of oidc.key';
 COMMENT ON FUNCTION oidc.refresh_keys(text) IS 'Asks for the keys of a provider, or of all, to be fetched now; returns at once';
-COMMENT ON TABLE oidc.jwks_cache IS 'Last good keys of each provider, kept across restarts';

@@ -128,13 +128,13 @@ INSERT INTO oidc.policy_state VALUES ((extract(epoch FROM clock_timestamp()) * 1
 COMMENT ON TABLE oidc.policy_state IS 'One row: moves on with every change of the policy';
 
 CREATE TABLE oidc.jwks_cache (
-    provider    text PRIMARY KEY REFERENCES oidc.provider (name) ON DELETE CASCADE,
+    provider    text PRIMARY KEY REFERENCES oidc.provider (name) ON UPDATE CASCADE ON DELETE CASCADE,
     body        jsonb NOT NULL,
     etag        text,
     fetched_at  timestamptz NOT NULL,
     fresh_until timestamptz NOT NULL
 );
-COMMENT ON TABLE oidc.jwks_cache IS 'Last good keys of each provider. Not supported yet: stays empty';
+COMMENT ON TABLE oidc.jwks_cache IS 'Last good keys of each provider, kept across restarts';
 
 CREATE TABLE oidc.audit_log (
     id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

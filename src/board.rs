@@ -8,7 +8,9 @@
 
 use crate::pg::shmem::{self, Condition, Lock};
 use crate::settings;
-use pg_oidc_core::image::{self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys};
+use pg_oidc_core::image::{
+    self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
+};
 use pg_oidc_core::limits;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;

@@ -63,6 +63,7 @@ const ADMIN_LINE: &str = "local all postgres peer map=admin\n";
 pub struct Builder {
     server: Server,
     settings: BTreeMap<String, String>,
+    environment: Vec<(String, String)>,
     native: String,
     guarded: String,
 }
@@ -72,6 +73,7 @@ pub struct Builder {
 pub struct Cluster {
     server: Server,
     settings: Mutex<BTreeMap<String, String>>,
+    environment: Vec<(String, String)>,
     port: u16,
     scratch: Scratch,
 }
@@ -81,6 +83,13 @@ impl Builder {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets a variable in the server's environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
@@ -136,8 +145,8 @@ impl Builder {
         let mut copy = Command::new("cp");
         copy.arg("-a").arg(self.server.template()).arg(scratch.path().join("data"));
         program::output(&mut copy)?;
-        let mut cluster =
-            Cluster { server: self.server, settings: Mutex::new(self.settings), port: 0, scratch };
+        let (settings, environment) = (Mutex::new(self.settings), self.environment);
+        let mut cluster = Cluster { server: self.server, settings, environment, port: 0, scratch };
 
         let authority = Authority::new()?;
         let (server, client) = (tls::loopback(&authority)?, authority.client("client")?);
@@ -176,7 +185,8 @@ impl Cluster {
         let settings = SETTINGS.iter().chain(OURS);
         let settings = settings.map(|&(name, value)| (name.to_owned(), value.to_owned()));
         let (native, guarded) = (String::new(), String::new());
-        Builder { server: server.clone(), settings: settings.collect(), native, guarded }
+        let environment = Vec::new();
+        Builder { server: server.clone(), settings: settings.collect(), environment, native, guarded }
     }
 
     fn take_port(&mut self) -> Result<()> {
@@ -277,6 +287,7 @@ impl Cluster {
         let mark = self.log_mark();
         let mut start = self.pg_ctl(&["-w", "-t", "60", "-s", "start", "-l"])?;
         start.arg(self.log_file());
+        start.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let why = || anyhow!("the server did not start\n{}", program::tail(&self.log_since(mark)));
         program::output(&mut start).map(drop).map_err(|_| why())
     }

@@ -93,6 +93,7 @@ impl Server {
         }
         if let Some(package) = package {
             program::output(Command::new("cp").arg("-R").arg(package.join(".")).arg(&root))?;
+            add_released(&root.join(postgres.folder("--sharedir")?.strip_prefix("/")?).join("extension"))?;
         }
         program::output(Command::new("chmod").args(["-R", "a+rX"]).arg(&root))?;
         let server = Self::at(root, postgres, Some(scratch))?;
@@ -148,6 +149,19 @@ impl Server {
     pub fn command(&self, name: &str) -> Result<Command> {
         Ok(Account::unprivileged()?.command(self.bin.join(name)))
     }
+}
+
+/// Adds the scripts of finished versions, which a package does not hold, so that updates from them can be tested.
+fn add_released(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(workspace().join("sql"))? {
+        let entry = entry?;
+        let to = folder.join(entry.file_name());
+        let script = entry.file_name().to_str().is_some_and(|name| name.starts_with("pg_oidc--"));
+        if script && !to.exists() {
+            std::fs::copy(entry.path(), &to).with_context(|| format!("could not write {}", to.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Copies a folder to the same place under another root.

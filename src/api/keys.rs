@@ -4,6 +4,7 @@ use super::must_be_preloaded;
 use crate::board::{self, Wish};
 use crate::pg::report;
 use crate::pg::startup;
+use crate::settings;
 use pg_oidc_core::image::ProviderKeys;
 use pg_oidc_core::keys::KeyReport;
 use pgrx::PgSqlErrorCode;
@@ -12,7 +13,8 @@ use pgrx::PgSqlErrorCode;
 fn sources(provider: Option<&str>) -> Vec<u64> {
     let mut sources = Vec::new();
     board::read(|policy, _| {
-        let wanted = policy.providers().filter(|known| provider.is_none_or(|name| known.name.as_str() == name));
+        let wanted =
+            policy.providers().filter(|known| provider.is_none_or(|name| known.name.as_str() == name));
         sources.extend(wanted.map(|known| known.key_source.to_native()));
     });
     sources
@@ -77,13 +79,20 @@ mod oidc {
                 entry.last_error.clone(),
             )
         };
-        if entry.reports.is_empty() { vec![row(None)] } else { entry.reports.iter().map(|key| row(Some(key))).collect() }
+        if entry.reports.is_empty() {
+            vec![row(None)]
+        } else {
+            entry.reports.iter().map(|key| row(Some(key))).collect()
+        }
     }
 
     /// Asks for the keys of one provider, or of all, to be fetched now. Returns at once.
     #[pg_extern(volatile)]
     fn refresh_keys(provider: default!(Option<&str>, "NULL")) {
         must_be_preloaded();
+        // What was committed before counts here as it does in a login.
+        let asked = board::asked();
+        board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
         let sources = sources(provider);
         if let (Some(provider), true) = (provider, sources.is_empty()) {
             report::raise(
@@ -93,7 +102,8 @@ mod oidc {
                 Some("The table oidc.provider lists the providers."),
             );
         }
-        let left = sources.iter().filter(|source| !board::request_keys(**source, Wish::Administrator)).count();
+        let left =
+            sources.iter().filter(|source| !board::request_keys(**source, Wish::Administrator)).count();
         if left > 0 {
             pgrx::warning!("{left} providers were not asked: too many requests are waiting");
         }

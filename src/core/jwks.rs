@@ -59,7 +59,10 @@ fn report(entry: &Json, usable: Result<(), KeyProblem>) -> KeyReport {
     let text = |name| entry.get(name).and_then(Json::as_str);
     KeyReport {
         kid: text("kid").filter(|kid| is_acceptable_kid(kid)).map(str::to_owned),
-        kty: ["RSA", "EC", "OKP", "oct"].into_iter().find(|known| text("kty") == Some(known)).map(str::to_owned),
+        kty: ["RSA", "EC", "OKP", "oct"]
+            .into_iter()
+            .find(|known| text("kty") == Some(known))
+            .map(str::to_owned),
         alg: text("alg").and_then(Algorithm::parse),
         usable,
     }

@@ -4,8 +4,8 @@ use jsonwebtoken::DecodingKey;
 use jsonwebtoken::crypto::aws_lc;
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::base64url;
 use crate::algorithm::{Algorithm, ArchivedAlgorithm};
+use crate::base64url;
 use crate::json::{self, Json, JsonProblem};
 use crate::matching::problem_sentence;
 
@@ -143,7 +143,9 @@ impl Key {
                 let (x, y) = (half(point, false), half(point, true));
                 vec![("kty", text("EC")), ("crv", text(curve)), ("x", x), ("y", y)]
             }
-            Material::Ed25519(bytes) => vec![("kty", text("OKP")), ("crv", text("Ed25519")), ("x", part(bytes))],
+            Material::Ed25519(bytes) => {
+                vec![("kty", text("OKP")), ("crv", text("Ed25519")), ("x", part(bytes))]
+            }
         };
         members.extend(self.kid.as_deref().map(|kid| ("kid", text(kid))));
         members.extend(self.alg.map(|alg| ("alg", text(alg.name()))));

@@ -1,7 +1,7 @@
 //! The keys of one provider: where they come from, what is asked next and when, what came.
 
 use pg_oidc_core::image::ProviderKeys;
-use pg_oidc_core::keys::{Key, KeyProblem, KeyReport, ParsedJwks, parse_jwks};
+use pg_oidc_core::keys::{JwksError, Key, KeyProblem, KeyReport, ParsedJwks, parse_jwks};
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::{discovery, limits};
 use pg_oidc_net::{FetchError, Request, Response};
@@ -31,7 +31,9 @@ pub(super) struct Source {
     etag: Option<String>,
     keys: Vec<Key>,
     reports: Vec<KeyReport>,
-    /// What was last said of the set.
+    /// What the issuer should be told of the last set that came, used or not.
+    grave: Vec<String>,
+    /// What was last said of it.
     alarmed: Vec<String>,
     origin: String,
     /// The key set that is being asked for.
@@ -72,6 +74,7 @@ impl Source {
             etag: None,
             keys: Vec::new(),
             reports: Vec::new(),
+            grave: Vec::new(),
             alarmed: Vec::new(),
             origin: String::new(),
             asked: String::new(),
@@ -84,7 +87,8 @@ impl Source {
             source.take_set(parse_jwks(jwks.as_bytes(), &source.provider.algorithms).ok(), "jwks");
             source.attempted_at = Some(0);
         } else if let Some(published) = published.filter(|published| !published.keys.is_empty()) {
-            (source.keys, source.reports, source.origin) = (published.keys, published.reports, published.origin);
+            (source.keys, source.reports, source.origin) =
+                (published.keys, published.reports, published.origin);
             source.fetched_at = published.fetched_at;
             source.attempted_at = Some(published.attempted_at);
         } else if let Some(kept) = kept {
@@ -100,29 +104,30 @@ impl Source {
 
     /// What the issuer should be told of its key set, as sentences: once, not at every fetch of the same set.
     pub(super) fn alarms(&mut self) -> Vec<String> {
-        let grave = |problem| matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric);
-        let now: Vec<String> = self
-            .reports
-            .iter()
-            .filter_map(|report| report.usable.err().filter(|problem| grave(*problem)).map(|problem| (report, problem)))
-            .map(|(report, problem)| format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))
-            .collect();
-        if self.alarmed == now {
+        if self.alarmed == self.grave {
             return Vec::new();
         }
-        self.alarmed.clone_from(&now);
-        now
+        self.alarmed.clone_from(&self.grave);
+        self.grave.clone()
     }
 
     /// Takes a key set over, if there is one; whether there was.
     fn take_set(&mut self, set: Option<ParsedJwks>, origin: &str) -> bool {
         let Some(set) = set else { return false };
+        self.grave = grave(&set.reports);
         (self.keys, self.reports, self.origin) = (set.keys, set.reports, origin.to_owned());
         true
     }
 
     pub(super) fn name(&self) -> &str {
         &self.provider.name
+    }
+
+    /// Takes over the name of today: a provider can be renamed.
+    pub(super) fn call(&mut self, name: &str) {
+        if self.provider.name != name {
+            name.clone_into(&mut self.provider.name);
+        }
     }
 
     pub(super) fn key_source(&self) -> u64 {
@@ -201,7 +206,17 @@ impl Source {
                         self.etag = etag;
                         self.succeed(max_age, now, wall)
                     }
-                    Err(error) => self.fail(error.sentence().to_owned(), now, wall),
+                    Err(error) => {
+                        let why = error.sentence().to_owned();
+                        if let JwksError::NoUsableKey(reports) = error {
+                            self.grave = grave(&reports);
+                            // With nothing better in hand, what is wrong with each of its keys is shown.
+                            if self.keys.is_empty() {
+                                (self.reports, self.origin) = (reports, self.asked.clone());
+                            }
+                        }
+                        self.fail(why, now, wall)
+                    }
                 }
             }
             (Stage::Fetching, Ok(Response::NotModified { max_age })) => self.succeed(max_age, now, wall),
@@ -217,7 +232,7 @@ impl Source {
 
     fn ask_for_keys(&mut self, uri: String, network: &Network) -> Request {
         // An ETag says that the copy in hand is still good, so it is sent only for the place that it came from.
-        let etag = self.etag.clone().filter(|_| self.origin == uri);
+        let etag = self.etag.clone().filter(|_| self.origin == uri && !self.keys.is_empty());
         self.stage = Stage::Fetching;
         self.asked.clone_from(&uri);
         self.request(uri, etag, network)
@@ -255,4 +270,14 @@ impl Source {
         self.last_error = Some(why.clone());
         Step::Failed { why }
     }
+}
+
+/// Keys that must not be in any published set, as sentences for the log.
+fn grave(reports: &[KeyReport]) -> Vec<String> {
+    let grave = |problem: &KeyProblem| matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric);
+    let said = |report: &KeyReport| {
+        let problem = report.usable.err().filter(grave)?;
+        Some(format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))
+    };
+    reports.iter().filter_map(said).collect()
 }

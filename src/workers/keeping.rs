@@ -1,7 +1,7 @@
 //! The last good keys, kept in `oidc.jwks_cache` across restarts, on the keyring worker's behalf.
 //!
-//! Keys come from the board, where the keyring worker publishes them, and go back to it with the policy: the first one
-//! that this worker publishes carries what was kept.
+//! Keys come from the board, where the keyring worker publishes them, and go back to it with the policy, which carries
+//! what was kept; the keyring worker takes it for providers that it has no keys of.
 
 use crate::board;
 use crate::pg::{report, startup, worker};
@@ -46,7 +46,11 @@ impl Keeper {
             Ok(Err(error)) | Err(error) => {
                 self.not_before = Some(Instant::now() + PAUSE);
                 let detail = format!("{error}. Logins go on with the keys in memory.");
-                report::warning("could not keep the keys of the OIDC providers across a restart", Some(&detail), None);
+                report::warning(
+                    "could not keep the keys of the OIDC providers across a restart",
+                    Some(&detail),
+                    None,
+                );
             }
         }
     }
@@ -59,10 +63,22 @@ fn write(fetched: &[ProviderKeys]) -> Result<(), String> {
          ON CONFLICT (provider) DO UPDATE SET body = excluded.body, fetched_at = excluded.fetched_at, \
               fresh_until = excluded.fresh_until";
     Spi::connect_mut(|client| {
+        // Where the extension has been dropped, a schema of its name is somebody else's: nothing of it is run.
+        let there = client
+            .select("SELECT 1 FROM pg_extension WHERE extname = 'pg_oidc'", Some(1), &[])
+            .map_err(|error| error.to_string())?;
+        if there.is_empty() {
+            return Ok(());
+        }
         for entry in fetched {
             let jwks = jwks_text(&entry.keys, entry.key_source);
             let fresh_until = entry.next_fetch_at.unwrap_or(entry.fetched_at);
-            let arguments = [entry.name.as_str().into(), jwks.as_str().into(), entry.fetched_at.into(), fresh_until.into()];
+            let arguments = [
+                entry.name.as_str().into(),
+                jwks.as_str().into(),
+                entry.fetched_at.into(),
+                fresh_until.into(),
+            ];
             client.update(statement, None, &arguments).map_err(|error| error.to_string())?;
         }
         Ok(())

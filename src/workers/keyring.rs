@@ -86,7 +86,9 @@ fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
         for provider in policy.providers().filter(|provider| provider.enabled) {
             let key_source = provider.key_source.to_native();
             wanted.insert(key_source);
-            if !sources.contains_key(&key_source) {
+            if let Some(source) = sources.get_mut(&key_source) {
+                source.call(provider.name.as_str());
+            } else {
                 // What an earlier life of this worker has published is as good as it was.
                 let known = keyring.providers().find(|known| known.key_source.to_native() == key_source);
                 let known = known.and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
@@ -180,7 +182,10 @@ fn alarm(sources: &mut Sources) {
     for source in sources.values_mut() {
         for alarm in source.alarms() {
             report::warning(
-                &format!("the key set of OIDC provider {:?} holds a key that must not be there", source.name()),
+                &format!(
+                    "the key set of OIDC provider {:?} holds a key that must not be there",
+                    source.name()
+                ),
                 Some(&alarm),
                 Some("The key is never used; its other keys are. Tell the issuer."),
             );

@@ -76,8 +76,8 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
         if published.is_none() {
             read_at = Instant::now();
         }
-        keeper.keep();
         let pause = if publish(&mut published) { POLL } else { PAUSE };
+        keeper.keep();
         if worker::wait(pause, None) == Wake::Stop {
             worker::end();
         }
@@ -196,9 +196,7 @@ fn read(known: Option<i64>) -> Result<Found, String> {
         }
         let mut complaints = Vec::new();
         let mut providers = providers(client, &mut complaints)?;
-        if known.is_none() {
-            keeping::give_back(client, &mut providers)?;
-        }
+        keeping::give_back(client, &mut providers)?;
         let rules = rules(client, &mut complaints)?;
         let image = PolicyImage::build(providers, rules).map_err(|error| error.to_string());
         Ok(Found::Policy(Reading { generation, image, complaints }))

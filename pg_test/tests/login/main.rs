@@ -7,6 +7,7 @@ mod door;
 mod faults;
 mod guarded_file;
 mod hba_lines;
+mod keys;
 mod libraries;
 mod mended;
 mod policy;

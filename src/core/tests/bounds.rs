@@ -130,6 +130,10 @@ fn providers_and_rules() {
             attempted_at: 0,
             static_keys: false,
             keys: vec![],
+            reports: vec![],
+            origin: String::new(),
+            next_fetch_at: None,
+            last_error: None,
         };
         KeyringImage::build((0..count).map(entry).collect())
     };

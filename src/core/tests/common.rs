@@ -318,6 +318,10 @@ impl World {
                 attempted_at: self.fetched_at,
                 static_keys: self.static_keys,
                 keys: keys.map(|parsed| parsed.keys).unwrap_or_default(),
+                reports: vec![],
+                origin: String::new(),
+                next_fetch_at: None,
+                last_error: None,
             })
         });
         let keyring = encode_keyring(&KeyringImage::build(keyring.collect()).unwrap()).unwrap();

@@ -265,6 +265,10 @@ fn n061_too_large_or_too_many() {
         attempted_at: 0,
         static_keys: false,
         keys: vec![key; limits::KEYS_PER_PROVIDER + 1],
+        reports: vec![],
+        origin: String::new(),
+        next_fetch_at: None,
+        last_error: None,
     };
     assert_eq!(KeyringImage::build(vec![published]).unwrap_err(), ImageError::TooManyKeys);
 }

@@ -166,6 +166,10 @@ fn images_are_checked_and_aligned() {
         attempted_at: 5,
         static_keys: true,
         keys: vec![],
+        reports: vec![],
+        origin: "jwks".to_owned(),
+        next_fetch_at: None,
+        last_error: None,
     };
     let twice = KeyringImage::build(vec![entry.clone(), entry.clone()]);
     assert_eq!(twice.unwrap_err(), ImageError::Repeated("corp".to_owned()));
