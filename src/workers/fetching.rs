@@ -16,6 +16,9 @@ const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs
 /// The pause after a failure, doubled each time.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
+/// Where keys come from that were kept across a restart, as `oidc.key` says it.
+pub(super) const CACHE: &str = "cache";
+
 /// How the outside is reached, read from the settings for each round.
 pub(super) struct Network {
     pub(super) allow_http: bool,
@@ -93,7 +96,7 @@ impl Source {
             source.attempted_at = Some(published.attempted_at);
         } else if let Some(kept) = kept {
             let set = parse_jwks(kept.jwks.as_bytes(), &source.provider.algorithms).ok();
-            if source.take_set(set, "cache") {
+            if source.take_set(set, CACHE) {
                 source.fetched_at = kept.fetched_at;
                 // Not asked yet in this life, so a login may ask at once.
                 source.attempted_at = Some(0);

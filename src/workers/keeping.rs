@@ -3,6 +3,7 @@
 //! Keys come from the board, where the keyring worker publishes them, and go back to it with the policy, which carries
 //! what was kept; the keyring worker takes it for providers that it has no keys of.
 
+use super::fetching::CACHE;
 use crate::board;
 use crate::pg::{report, startup, worker};
 use pg_oidc_core::image::ProviderKeys;
@@ -33,7 +34,7 @@ impl Keeper {
         }
         let fetched: Vec<ProviderKeys> = board::keyring()
             .into_iter()
-            .filter(|entry| !entry.static_keys && !entry.keys.is_empty())
+            .filter(|entry| !entry.static_keys && !entry.keys.is_empty() && entry.origin != CACHE)
             .filter(|entry| self.kept.get(&entry.key_source) != Some(&entry.fetched_at))
             .collect();
         let written = if fetched.is_empty() { Ok(Ok(())) } else { worker::transaction(|| write(&fetched)) };
