@@ -71,16 +71,16 @@ fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
     if matches!(found, Selection::KeysPending { .. }) {
         found = look_until(untrusted, end, |found| !matches!(found, Selection::KeysPending { .. }))?;
     }
-    if let Selection::KeysLacking { key_source, attempted_at, .. } = found {
-        if startup::now().abs_diff(attempted_at) >= limits::FETCH_PAUSE.unsigned_abs() {
-            board::request_keys(key_source, Wish::Login);
-            // Any attempt since counts, whoever asked for it: one that fails ends the wait too.
-            found = look_until(
-                untrusted,
-                end,
-                |found| !matches!(found, Selection::KeysLacking { attempted_at: last, .. } if *last == attempted_at),
-            )?;
-        }
+    if let Selection::KeysLacking { key_source, attempted_at, .. } = found
+        && startup::now().abs_diff(attempted_at) >= limits::FETCH_PAUSE.unsigned_abs()
+    {
+        board::request_keys(key_source, Wish::Login);
+        // Any attempt since counts, whoever asked for it: one that fails ends the wait too.
+        found = look_until(
+            untrusted,
+            end,
+            |found| !matches!(found, Selection::KeysLacking { attempted_at: last, .. } if *last == attempted_at),
+        )?;
     }
     match found {
         Selection::Ready(selected) => Ok(selected),

@@ -381,7 +381,7 @@ fn kept_keys_of_another_source_are_refused() {
     let refused = [
         kept(elsewhere.key_source).jwks,
         kept(provider.key_source.wrapping_add(1)).jwks,
-        good.replace(&own, &own.replace("\":\"", "\":").trim_end_matches('"').to_owned()),
+        good.replace(&own, own.replace("\":\"", "\":").trim_end_matches('"')),
         good.replace(&own, "\"key_source\":\"\""),
         good.replace("key_source", "source"),
         good.replace('}', ""),
