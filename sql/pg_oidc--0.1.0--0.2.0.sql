@@ -6,6 +6,14 @@ ALTER TABLE oidc.jwks_cache ADD CONSTRAINT jwks_cache_provider_fkey
     FOREIGN KEY (provider) REFERENCES oidc.provider (name) ON UPDATE CASCADE ON DELETE CASCADE;
 COMMENT ON TABLE oidc.jwks_cache IS 'Last good keys of each provider, kept across restarts';
 
+-- Whoever writes a key there lets tokens in that it signs.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
 CREATE FUNCTION oidc."refresh_keys"(
 	"provider" TEXT DEFAULT NULL
 ) RETURNS void

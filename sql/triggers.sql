@@ -133,3 +133,11 @@ ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_trunca
 CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.granted_membership
     FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
 ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER refuse_change;
+
+-- Whoever writes a key there lets tokens in that it signs.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;

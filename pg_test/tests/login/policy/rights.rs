@@ -41,7 +41,7 @@ fn n128_public_sees_and_changes_nothing() -> Result<()> {
             denied(&format!("COPY oidc.{name} TO STDOUT"))?;
             denied(&format!("ALTER TABLE oidc.{name} DISABLE TRIGGER ALL"))?;
             denied(&format!("DO 'BEGIN LOCK oidc.{name} IN ACCESS SHARE MODE; END'"))?;
-        } else {
+        } else if kind == "S" {
             denied(&format!("SELECT nextval('oidc.{name}')"))?;
         }
     }
@@ -49,6 +49,8 @@ fn n128_public_sees_and_changes_nothing() -> Result<()> {
         "SELECT oidc.judge_provider('{}')",
         "SELECT oidc.judge_rule('{}')",
         "SELECT oidc.provider_row(NULL)",
+        "SELECT oidc.key_rows()",
+        "SELECT oidc.refresh_keys()",
         "SELECT oidc.rule_row(NULL)",
         "CREATE TABLE oidc.mine ()",
         "CREATE FUNCTION oidc.identity(int) RETURNS text LANGUAGE sql AS 'SELECT ''x'''",
@@ -73,6 +75,8 @@ fn n128_public_sees_and_changes_nothing() -> Result<()> {
         "UPDATE oidc.role_mapping SET priority = 1 WHERE provider = 'n128'".to_owned(),
         "DELETE FROM oidc.role_mapping WHERE provider = 'n128'".to_owned(),
         "TRUNCATE oidc.role_mapping".to_owned(),
+        "INSERT INTO oidc.jwks_cache VALUES ('n128', '{}', NULL, now(), now())".to_owned(),
+        "TRUNCATE oidc.jwks_cache".to_owned(),
         "TRUNCATE oidc.provider CASCADE".to_owned(),
         "INSERT INTO oidc.revocation (provider, subject) VALUES ('n128', 'x')".to_owned(),
     ] {
