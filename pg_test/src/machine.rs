@@ -50,6 +50,11 @@ const NEEDS: &[Need] = &[
         packages: &["libssl-dev"],
         is_met: || has_header("openssl/ssl.h"),
     },
+    Need {
+        what: "pkg-config, by which cargo-pgrx finds OpenSSL when it is built",
+        packages: &["pkg-config"],
+        is_met: || runs("pkg-config"),
+    },
     Need { what: "Node.js", packages: &["nodejs"], is_met: || runs("node") },
     Need { what: "npm", packages: &["npm"], is_met: || runs("npm") },
 ];
