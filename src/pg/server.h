@@ -1,4 +1,4 @@
-/* What pg_oidc needs of the server's headers and pgrx does not bind, or binds wrongly (design: Port). */
+/* What pg_oidc needs of the server's headers and pgrx does not bind, or binds wrongly (Port of 17). */
 #include "postgres.h"
 #include "miscadmin.h"
 #include "catalog/pg_auth_members.h"

@@ -1,4 +1,5 @@
-//! Tests of `pg_oidc_core` from outside, one file for each list of `negatives.md` and one for what holds all together.
+//! Tests of `pg_oidc_core` from outside, one file for each group of inputs that must be refused (the number in a test's
+//! name is that input's), and one for what holds all together.
 //!
 //! ```text
 //! structure   B1   n001 to n018: encoding and JSON

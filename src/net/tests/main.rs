@@ -1,5 +1,4 @@
-//! The letterbox against servers that behave, and servers that do not. Rows of faults are those of
-//! negatives.md.
+//! The letterbox against servers that behave, and servers that do not; faults are numbered as in the names of the tests.
 //!
 //! 1. `transport`: what may be connected to (faults 36, 37, 39, 40).
 //! 2. `answer`: which answers are accepted (faults 38, 46).
