@@ -147,3 +147,23 @@ fn jose_cookbook() {
         );
     }
 }
+
+#[test]
+fn n003_wycheproof_jwe_are_all_refused() {
+    let file = read(include_str!("fixtures/wycheproof/json_web_encryption_test.json"));
+    let mut seen = 0;
+    for (_, test) in groups(&file) {
+        let jwe = test["jwe"].as_str().unwrap();
+        let refusal = crate::token::parse(jwe.as_bytes(), crate::limits::WIRE_BYTES).err();
+        // Whatever its label says: a JWE that could be decrypted is no signed token either.
+        let code = refusal.as_ref().map(crate::refusal::Refusal::code);
+        let wanted = match jwe.split('.').count() {
+            5 => "token_encrypted",
+            _ if jwe.starts_with('{') => "token_json_serialization",
+            _ => "token_malformed",
+        };
+        assert_eq!(code, Some(wanted), "{}", test["comment"]);
+        seen += 1;
+    }
+    assert_eq!(seen, 139);
+}
