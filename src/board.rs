@@ -59,6 +59,8 @@ struct Header {
     changed: Condition,
     /// Policy changes committed so far, from 1; a login waits until this number is published.
     asked: AtomicU64,
+    /// The number that the policy is published under; stays the same where nothing counts, as on a standby.
+    published: AtomicU64,
     state: AtomicU8,
     /// Which workers core has given a slot, one bit each.
     hired: AtomicU32,
@@ -72,11 +74,10 @@ struct Header {
     keyring: Face,
 }
 
-/// One published image: two halves, which of them is active, and the number it is published under.
+/// One published image: two halves, and which of them is active.
 #[repr(C)]
 struct Face {
-    generation: AtomicU64,
-    /// How often it was published: the number above may stay the same, as on a standby.
+    /// How often it was published.
     editions: AtomicU64,
     active: AtomicUsize,
     lengths: [AtomicUsize; 2],
@@ -89,6 +90,12 @@ struct Face {
 pub(crate) struct TooLarge {
     pub(crate) bytes: usize,
     pub(crate) capacity: usize,
+}
+
+impl std::fmt::Display for TooLarge {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "It needs {} bytes, and there are {}.", self.bytes, self.capacity)
+    }
 }
 
 static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
@@ -153,7 +160,7 @@ pub(crate) fn ask() {
 
 /// The number under which the policy is published; 0 before the first.
 pub(crate) fn policy_generation() -> u64 {
-    header().map_or(0, |board| board.policy.generation.load(Ordering::SeqCst))
+    header().map_or(0, |board| board.published.load(Ordering::SeqCst))
 }
 
 /// How often a policy has been published since the server started.
@@ -209,7 +216,7 @@ fn take_down(state: State, generation: u64) {
     let held = board.lock.exclusive();
     board.policy.lengths[board.policy.active.load(Ordering::Relaxed)].store(0, Ordering::Relaxed);
     board.state.store(state as u8, Ordering::SeqCst);
-    board.policy.generation.store(generation, Ordering::SeqCst);
+    board.published.store(generation, Ordering::SeqCst);
     drop(held);
     tell(board);
 }
@@ -224,7 +231,7 @@ pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLar
         |board| &board.policy,
         |board| {
             board.state.store(State::Present as u8, Ordering::SeqCst);
-            board.policy.generation.store(generation, Ordering::SeqCst);
+            board.published.store(generation, Ordering::SeqCst);
         },
     )?;
     wake(Staff::Keyring);
@@ -236,13 +243,7 @@ pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLar
 /// # Errors
 /// As [`publish_policy`].
 pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
-    publish(
-        bytes,
-        |board| &board.keyring,
-        |board| {
-            board.keyring.generation.fetch_add(1, Ordering::SeqCst);
-        },
-    )
+    publish(bytes, |board| &board.keyring, |_| {})
 }
 
 /// Reads both images in place. Under the lock, so `look` only looks: no wait, no I/O, nothing that can raise.

@@ -52,12 +52,7 @@ mod oidc {
         must_be_preloaded();
         let claims = session::claims().unwrap_or_default();
         let value = claim::text(&claims, pointer).unwrap_or_else(|error| {
-            report::raise(
-                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
-                &error.message,
-                error.detail.as_deref(),
-                error.hint.as_deref(),
-            )
+            crate::api::raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, &error)
         });
         value.map(must_be_shown)
     }

@@ -7,6 +7,7 @@ pub(crate) mod triggers;
 use crate::board;
 use crate::pg::{catalog, report, transaction};
 use crate::settings;
+use pg_oidc_core::row::RowError;
 use pgrx::PgSqlErrorCode;
 
 /// Hooks that the SQL side needs in every backend; for `_PG_init`.
@@ -25,4 +26,9 @@ fn must_be_preloaded() {
             Some("Add pg_oidc to \"shared_preload_libraries\" in postgresql.conf and restart the server."),
         );
     }
+}
+
+/// Raises what core says of a row, or of a name in it.
+fn raise(code: PgSqlErrorCode, error: &RowError) -> ! {
+    report::raise(code, &error.message, error.detail.as_deref(), error.hint.as_deref())
 }

@@ -34,12 +34,7 @@ fn may_write() {
 /// Raises what core's compiler says of a row.
 fn judge<T>(compiled: Result<T, RowError>) {
     if let Err(error) = compiled {
-        report::raise(
-            PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
-            &error.message,
-            error.detail.as_deref(),
-            error.hint.as_deref(),
-        );
+        super::raise(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, &error);
     }
 }
 

@@ -179,7 +179,8 @@ impl ArchivedKeyringImage {
         self.entries.iter()
     }
 
-    pub(crate) fn entry(&self, key_source: u64) -> Option<&ArchivedProviderKeys> {
+    /// The key set of a source.
+    pub fn entry(&self, key_source: u64) -> Option<&ArchivedProviderKeys> {
         let place =
             self.entries.binary_search_by_key(&key_source, |entry| entry.key_source.to_native()).ok()?;
         self.entries.get(place)

@@ -69,7 +69,7 @@ fn await_policy(asked: u64, end: Instant, settings: &Login) -> Result<(), Refusa
 fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
     let mut found = look(untrusted)?;
     if matches!(found, Selection::KeysPending { .. }) {
-        found = look_until(untrusted, end, |found| !matches!(found, Selection::KeysPending { .. }))?;
+        found = look_until(untrusted, found, end, |found| !matches!(found, Selection::KeysPending { .. }))?;
     }
     if let Selection::KeysLacking { key_source, attempted_at, .. } = found
         && startup::now().abs_diff(attempted_at) >= limits::FETCH_PAUSE.unsigned_abs()
@@ -78,6 +78,7 @@ fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
         // Any attempt since counts, whoever asked for it: one that fails ends the wait too.
         found = look_until(
             untrusted,
+            found,
             end,
             |found| !matches!(found, Selection::KeysLacking { attempted_at: last, .. } if *last == attempted_at),
         )?;
@@ -89,13 +90,14 @@ fn select(untrusted: &Untrusted, end: Instant) -> Result<Selected, Refusal> {
     }
 }
 
-/// Looks again at each publication until `enough`, or until `end`.
+/// Looks again, now and at each publication, until `enough`, or until `end`.
 fn look_until(
     untrusted: &Untrusted,
+    found: Selection,
     end: Instant,
     enough: impl Fn(&Selection) -> bool,
 ) -> Result<Selection, Refusal> {
-    let mut latest = look(untrusted);
+    let mut latest = Ok(found);
     board::wait_until(left(end), || {
         latest = look(untrusted);
         latest.as_ref().map_or(true, &enough)

@@ -90,8 +90,9 @@ fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
                 source.call(provider.name.as_str());
             } else {
                 // What an earlier life of this worker has published is as good as it was.
-                let known = keyring.providers().find(|known| known.key_source.to_native() == key_source);
-                let known = known.and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
+                let known = keyring
+                    .entry(key_source)
+                    .and_then(|known| rkyv::deserialize::<_, rkyv::rancor::Error>(known).ok());
                 // Archived by the registry worker with the same types: this cannot fail.
                 let provider = rkyv::deserialize::<Provider, rkyv::rancor::Error>(provider).ok();
                 new.extend(provider.map(|provider| (provider, known)));
@@ -164,9 +165,7 @@ fn publish(sources: &Sources) {
         .map_err(|error| error.to_string())
         .and_then(|image| board::encode_keyring(&image));
     let refused = match bytes {
-        Ok(bytes) => board::publish_keyring(&bytes).err().map(|too_large| {
-            format!("It needs {} bytes, and there are {}.", too_large.bytes, too_large.capacity)
-        }),
+        Ok(bytes) => board::publish_keyring(&bytes).err().map(|too_large| too_large.to_string()),
         Err(error) => Some(format!("{error}.")),
     };
     if let Some(detail) = refused {

@@ -144,10 +144,7 @@ fn put_up(reading: &Reading, asked: u64) {
             if let Err(too_large) = board::publish_policy(&bytes, asked) {
                 report::warning(
                     "the OIDC policy does not fit into shared memory, token logins are refused",
-                    Some(&format!(
-                        "It needs {} bytes, and there are {}.",
-                        too_large.bytes, too_large.capacity
-                    )),
+                    Some(&too_large.to_string()),
                     Some("Raise \"pg_oidc.shared_memory\" and restart the server, or remove rules."),
                 );
                 board::publish_overflow(asked);
