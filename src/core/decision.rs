@@ -1,13 +1,27 @@
 //! What a verified token gives in this database to who asked for that role.
 
-use crate::image::ArchivedPolicyImage;
-use crate::matching::Subject;
+use std::net::IpAddr;
+
+use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::refusal::Refusal;
+use crate::rules::{ArchivedEffect, ArchivedRule};
+use crate::subject::Subject;
 use crate::verify::Verified;
 
 pub use crate::selection::{Selected, Selection, is_current, select};
 
-/// What the client asks for in its startup packet.
+/// Kind of connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replication {
+    /// An ordinary one.
+    None,
+    /// Physical replication, base backups: no database, and all of them.
+    Physical,
+    /// `replication=database`.
+    Database,
+}
+
+/// What the client asks for in its startup packet, where it comes from, and when.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The user name, already cut to 63 bytes by the server.
@@ -16,6 +30,12 @@ pub struct Request<'a> {
     pub database: &'a str,
     /// The oid of the role of that name, 0 if there is none. A rule written for another oid is inactive.
     pub role_oid: u32,
+    /// The client's address; None: a Unix-domain socket.
+    pub address: Option<IpAddr>,
+    /// Whether it is a replication connection.
+    pub replication: Replication,
+    /// The time, in microseconds since the Unix epoch.
+    pub now: i64,
 }
 
 /// A granted login. Only [`decide`] makes one.
@@ -54,13 +74,34 @@ impl std::fmt::Debug for Decision {
 /// Looks the caller up in the rules. Runs under the board lock: it only compares, and copies out the result.
 ///
 /// # Errors
-/// [`Refusal`]: the provider changed since the token was verified, no rule matches, or none of those that match gives
-/// the requested role.
+/// [`Refusal`]: the provider changed since the token was verified, a rule denies, no rule matches, or none of those
+/// that match gives the requested role.
 pub fn decide(
     policy: &ArchivedPolicyImage,
     verified: &Verified,
     request: &Request<'_>,
 ) -> Result<Decision, Refusal> {
+    let entry = current(policy, verified)?;
+    let subject = Subject { claims: &verified.claims, email_trusted: verified.email_trusted };
+    denied(entry, &subject, request)?;
+    let rule = giving(entry, &subject, request)?;
+    Ok(Decision {
+        provider: verified.provider.clone(),
+        subject: verified.subject.clone(),
+        identity: verified.identity.clone(),
+        role: request.user.to_owned(),
+        rule_id: rule.id.to_native(),
+        allow_privileged: rule.allow_privileged,
+        expires_at: verified.expires_at,
+        claims: verified.claims_text.clone(),
+    })
+}
+
+/// The provider as it was when the token was verified.
+fn current<'a>(
+    policy: &'a ArchivedPolicyImage,
+    verified: &Verified,
+) -> Result<&'a ArchivedPolicyEntry, Refusal> {
     let entry = policy.entry(&verified.issuer).ok_or(Refusal::IssuerUnknown)?;
     if !entry.provider.enabled {
         return Err(Refusal::ProviderDisabled { provider: verified.provider.clone() });
@@ -68,43 +109,59 @@ pub fn decide(
     if entry.provider.revision.to_native() != verified.revision {
         return Err(Refusal::PolicyChanged);
     }
-    let subject = Subject { claims: &verified.claims, email_trusted: verified.email_trusted };
-    let mut some_rule_matches = false;
-    let mut some_rule_is_stale = false;
-    let mut first = None;
-    entry.index.candidates(&subject, |number| {
-        if first.is_some_and(|(first, _)| first <= number) {
-            return;
-        }
-        let Some(rule) = usize::try_from(number).ok().and_then(|number| entry.rules.get(number)) else {
-            return;
-        };
-        let gives_role = rule.role.as_str() == request.user;
-        // Once a rule matches, only those that give the role can change the outcome.
-        if (gives_role || !some_rule_matches) && rule.matches(&subject, request.database) {
-            some_rule_matches = true;
-            if gives_role && rule.role_oid.to_native() == request.role_oid && request.role_oid != 0 {
-                first = Some((number, rule));
-            } else if gives_role {
-                some_rule_is_stale = true;
+    Ok(entry)
+}
+
+pub(crate) fn denied(
+    entry: &ArchivedPolicyEntry,
+    subject: &Subject<'_>,
+    request: &Request<'_>,
+) -> Result<(), Refusal> {
+    if let Some(rule) = entry.broken_denial.as_ref() {
+        return Err(Refusal::BrokenDenyRule { rule: rule.to_native() });
+    }
+    let subject = subject.denied();
+    match entry.denials.first(&subject, |rule| rule.counts(&subject, request)) {
+        Some(rule) => Err(Refusal::DeniedByRule { rule: rule.id.to_native() }),
+        None => Ok(()),
+    }
+}
+
+/// The first rule that gives the requested role.
+fn giving<'a>(
+    entry: &'a ArchivedPolicyEntry,
+    subject: &Subject<'_>,
+    request: &Request<'_>,
+) -> Result<&'a ArchivedRule, Refusal> {
+    let mut stale = false;
+    let gives = entry.allows.first(subject, |rule| {
+        // The name first: it is the cheapest to compare.
+        let named = match &rule.effect {
+            ArchivedEffect::Role { name, oid } => (name.as_str() == request.user).then(|| oid.to_native()),
+            ArchivedEffect::Derived(template) => {
+                template.may_give(request.user).then_some(request.role_oid)
             }
-        }
+            ArchivedEffect::Deny => None,
+        };
+        let counts = named.is_some() && rule.counts(subject, request) && rule.gives(subject, request.user);
+        // A role that was dropped and made anew is another one.
+        let fresh = request.role_oid != 0 && named == Some(request.role_oid);
+        stale |= counts && !fresh;
+        counts && fresh
     });
-    let rule = match first {
-        Some((_, rule)) => rule,
-        None if some_rule_is_stale && request.role_oid == 0 => return Err(Refusal::RoleMissing),
-        None if some_rule_is_stale => return Err(Refusal::RoleReplaced),
-        None if some_rule_matches => return Err(Refusal::UserNotMapped),
-        None => return Err(Refusal::NoRule),
-    };
-    Ok(Decision {
-        provider: verified.provider.clone(),
-        subject: verified.subject.clone(),
-        identity: verified.identity.clone(),
-        role: rule.role.as_str().to_owned(),
-        rule_id: rule.id.to_native(),
-        allow_privileged: rule.allow_privileged,
-        expires_at: verified.expires_at,
-        claims: verified.claims_text.clone(),
+    if let Some(rule) = gives {
+        return Ok(rule);
+    }
+    // Only to say why.
+    Err(if stale && request.role_oid == 0 {
+        Refusal::RoleMissing
+    } else if stale {
+        Refusal::RoleReplaced
+    } else if entry.allows.first(subject, |rule| rule.counts(subject, request)).is_some() {
+        Refusal::UserNotMapped
+    } else if request.replication != Replication::None {
+        Refusal::ReplicationRefused
+    } else {
+        Refusal::NoRule
     })
 }

@@ -3,6 +3,15 @@
 /// The numbers of the lines whose method is `trust`, in pg_hba.conf's format (hba.c, next_token): fields are
 /// separated by blanks, may be quoted, `#` starts a comment, a backslash at the end continues the line.
 pub fn trust_lines(text: &str) -> Vec<usize> {
+    lines_where(text, method_is_trust)
+}
+
+/// The numbers of the lines that name another file to read (16+); what stands there is not looked at.
+pub fn include_lines(text: &str) -> Vec<usize> {
+    lines_where(text, includes)
+}
+
+fn lines_where(text: &str, holds: fn(&str) -> bool) -> Vec<usize> {
     let mut found = Vec::new();
     let mut record = String::new();
     let mut first = 1;
@@ -15,12 +24,12 @@ pub fn trust_lines(text: &str) -> Vec<usize> {
             continue;
         }
         record.push_str(line);
-        if method_is_trust(&record) {
+        if holds(&record) {
             found.push(first);
         }
         record.clear();
     }
-    if method_is_trust(&record) {
+    if holds(&record) {
         found.push(first);
     }
     found
@@ -34,6 +43,12 @@ fn method_is_trust(record: &str) -> bool {
         .iter()
         .enumerate()
         .any(|(at, field)| field == "trust" && (at == 3 && local || (at == 4 || at == 5) && !local))
+}
+
+fn includes(record: &str) -> bool {
+    fields(record)
+        .first()
+        .is_some_and(|kind| ["include", "include_if_exists", "include_dir"].contains(&kind.as_str()))
 }
 
 /// Fields of one record; a list `a, b` is one field, as the comma joins its parts.

@@ -15,7 +15,8 @@ use crate::keys::{Key, KeyReport};
 use crate::limits;
 use crate::provider::{ArchivedProvider, Provider};
 use crate::row::shown;
-use crate::rules::Rule;
+use crate::rules::{ArchivedRule, Effect, Rule};
+use crate::subject::Subject;
 
 /// All providers with their rules, ready to be looked up by issuer.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone)]
@@ -28,6 +29,15 @@ pub struct PolicyImage {
 #[derive(Archive, Serialize, Deserialize, Debug, Clone)]
 pub(crate) struct PolicyEntry {
     pub(crate) provider: Provider,
+    pub(crate) denials: RuleSet,
+    pub(crate) allows: RuleSet,
+    /// A rule that denies and does not compile any more: nobody knows whom it would refuse.
+    pub(crate) broken_denial: Option<i64>,
+}
+
+/// Rules of one provider and effect.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, Default)]
+pub(crate) struct RuleSet {
     /// Sorted by priority, then id: a lower position decides.
     pub(crate) rules: Vec<Rule>,
     pub(crate) index: Index,
@@ -73,6 +83,8 @@ pub enum ImageError {
     TooManyProviders,
     /// More rules than [`limits::RULES`].
     TooManyRules,
+    /// More rules with a regular expression or a glob than [`limits::PATTERN_RULES`].
+    TooManyPatterns,
     /// More keys of one provider than [`limits::KEYS_PER_PROVIDER`].
     TooManyKeys,
     /// Two providers of this name or issuer, or two key sets of one source.
@@ -96,6 +108,9 @@ impl PolicyImage {
         if rules.len() > limits::RULES {
             return Err(ImageError::TooManyRules);
         }
+        if rules.iter().filter(|rule| rule.enabled && rule.has_pattern()).count() > limits::PATTERN_RULES {
+            return Err(ImageError::TooManyPatterns);
+        }
         let mut rules_of: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
         for provider in &providers {
             if rules_of.insert(provider.name.clone(), Vec::new()).is_some() {
@@ -113,17 +128,60 @@ impl PolicyImage {
             if entries.last().is_some_and(|entry| entry.provider.issuer == provider.issuer) {
                 return Err(ImageError::Repeated(provider.issuer));
             }
-            let mut rules = rules_of.remove(&provider.name).unwrap_or_default();
-            rules.sort_by_key(|rule| (rule.priority, rule.id));
-            let index = Index::build(&rules);
-            entries.push(PolicyEntry { provider, rules, index });
+            let rules = rules_of.remove(&provider.name).unwrap_or_default();
+            let (denials, allows) = rules.into_iter().partition(|rule| rule.effect == Effect::Deny);
+            entries.push(PolicyEntry {
+                provider,
+                denials: RuleSet::build(denials),
+                allows: RuleSet::build(allows),
+                broken_denial: None,
+            });
         }
         Ok(PolicyImage { entries })
+    }
+
+    /// Refuses every login of a provider, because its rule `id` denies and does not compile.
+    #[must_use]
+    pub fn with_broken_denial(mut self, provider: &str, id: i64) -> PolicyImage {
+        for entry in self.entries.iter_mut().filter(|entry| entry.provider.name == provider) {
+            entry.broken_denial = Some(entry.broken_denial.map_or(id, |other| other.min(id)));
+        }
+        self
     }
 
     /// The providers, by issuer.
     pub fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.entries.iter().map(|entry| &entry.provider)
+    }
+}
+
+impl RuleSet {
+    fn build(mut rules: Vec<Rule>) -> RuleSet {
+        rules.sort_by_key(|rule| (rule.priority, rule.id));
+        let index = Index::build(&rules);
+        RuleSet { rules, index }
+    }
+}
+
+impl ArchivedRuleSet {
+    /// The first rule, by priority and id, of those that may count and for which `test` says yes.
+    pub(crate) fn first(
+        &self,
+        subject: &Subject<'_>,
+        mut test: impl FnMut(&ArchivedRule) -> bool,
+    ) -> Option<&ArchivedRule> {
+        let mut first = None;
+        self.index.any_candidate(subject, |number| {
+            if first.is_none_or(|first| number < first) && self.rule(number).is_some_and(&mut test) {
+                first = Some(number);
+            }
+            first == Some(0)
+        });
+        self.rule(first?)
+    }
+
+    fn rule(&self, number: u32) -> Option<&ArchivedRule> {
+        self.rules.get(usize::try_from(number).ok()?)
     }
 }
 
@@ -164,7 +222,10 @@ impl ArchivedPolicyImage {
 
     /// How many enabled rules there are.
     pub fn rule_count(&self) -> usize {
-        self.entries.iter().map(|entry| entry.rules.len()).sum()
+        self.entries
+            .iter()
+            .map(|entry| entry.denials.rules.len().saturating_add(entry.allows.rules.len()))
+            .sum()
     }
 
     pub(crate) fn entry(&self, issuer: &str) -> Option<&ArchivedPolicyEntry> {
@@ -226,6 +287,11 @@ impl fmt::Display for ImageError {
                 write!(formatter, "there are more than {} providers", limits::PROVIDERS)
             }
             ImageError::TooManyRules => write!(formatter, "there are more than {} rules", limits::RULES),
+            ImageError::TooManyPatterns => write!(
+                formatter,
+                "more than {} rules have a regular expression or a glob",
+                limits::PATTERN_RULES
+            ),
             ImageError::TooManyKeys => {
                 write!(formatter, "a provider has more than {} keys", limits::KEYS_PER_PROVIDER)
             }

@@ -35,6 +35,8 @@ pub mod verify;
 
 mod base64url;
 mod checks;
+mod confines;
+mod derived;
 mod fingerprint;
 mod header;
 mod index;
@@ -42,7 +44,9 @@ mod jwks;
 mod matching;
 mod number;
 mod path;
+mod pattern;
 mod selection;
+mod subject;
 mod time;
 mod url;
 

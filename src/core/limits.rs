@@ -77,6 +77,13 @@ pub const MATCH_MEMBERS: usize = 16;
 /// Bytes of the JSON text of one `match` or `required_claims`: 16 members with a pointer and a value of 2 kB each.
 pub const MATCH_BYTES: usize = 64 * 1024;
 
+/// Rules with a regular expression or a glob in a policy: each may have to be tried on every value of a claim.
+pub const PATTERN_RULES: usize = 1000;
+
+/// Bytes that one compiled pattern may take, well below regex-lite's own bound of 10 MB: at this size it compiles in
+/// about a millisecond, and it is compiled while the policy is being read.
+pub const PATTERN_BYTES: usize = 1 << 20;
+
 /// Bytes of a role name as PostgreSQL stores it: NAMEDATALEN - 1. Configured roles may use all of it.
 pub const NAME_DATA_BYTES: usize = 63;
 
@@ -103,6 +110,9 @@ pub const TIME_END: i64 = 253_402_300_800 * SECOND;
 
 /// Databases of one rule: more is better said by null, which means all of them.
 pub const DATABASES: usize = 1000;
+
+/// Networks of one rule: they are compared one by one.
+pub const ADDRESSES: usize = 1000;
 
 /// Between two fetches that logins ask for, per provider, in microseconds: a flood of tokens with keys that nobody has
 /// costs the provider six requests a minute.

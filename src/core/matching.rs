@@ -1,23 +1,45 @@
 //! The language of `match` and `required_claims`: a JSON object, every member of which must hold.
 //!
-//! A member holds if the claim equals its value or is an array that contains it. `scope` and `scp` given as one
-//! string are lists of words (RFC 8693, section 4.2). Operators are refused until they are built.
+//! | value of the member | holds if |
+//! |---|---|
+//! | a string, a number, true, false, null | the claim equals it, or is an array that contains it |
+//! | `{"any": [..]}` | one of these values or operators holds |
+//! | `{"not": ..}` | this value or operator does not hold; for an array: no element passes |
+//! | `{"exists": true}`, `{"exists": false}` | the claim is there, even as null; it is not |
+//! | `{"glob": ".."}`, `{"regex": ".."}` | the claim, or an element of it, fits as a whole |
+//!
+//! A claim that is missing fails every test but `not` and `{"exists": false}`. `scope` and `scp` given as one string
+//! are lists of words (RFC 8693, section 4.2).
 
-use rkyv::{Archive, Deserialize, Serialize};
+use rkyv::{Archive, Deserialize, Serialize, rancor};
 
 use crate::json::{self, Json, JsonProblem};
 use crate::limits;
-use crate::path::{self, ClaimPath};
+use crate::path::ClaimPath;
+use crate::pattern::{Pattern, PatternRef};
 use crate::row::{RowError, shown};
+use crate::subject::is_word_list;
 
-/// Claims that are lists of words if they are strings (RFC 8693, section 4.2; `scp`: Entra, Okta).
-pub(crate) const WORD_LISTS: [&str; 2] = ["scope", "scp"];
-
-/// One member: a claim and the value it must have.
+/// One member: a claim and the test that it must pass.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Member {
     pub(crate) path: ClaimPath,
-    pub(crate) value: Scalar,
+    pub(crate) test: Test,
+}
+
+/// What a claim is asked. Never deeper than [`limits::JSON_DEPTH`], as it was JSON.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[rkyv(
+    serialize_bounds(__S: rkyv::ser::Writer + rkyv::ser::Allocator, __S::Error: rancor::Source),
+    deserialize_bounds(__D::Error: rancor::Source),
+    bytecheck(bounds(__C: rkyv::validation::ArchiveContext, __C::Error: rancor::Source))
+)]
+pub(crate) enum Test {
+    Equals(Scalar),
+    Fits(Pattern),
+    Any(#[rkyv(omit_bounds)] Vec<Test>),
+    Not(#[rkyv(omit_bounds)] Box<Test>),
+    Exists(bool),
 }
 
 /// A value that claims are compared with.
@@ -38,6 +60,22 @@ pub(crate) enum ScalarRef<'a> {
     Number(&'a str),
     String(&'a str),
 }
+
+/// A [`Test`], wherever it is stored.
+pub(crate) trait Testing: Sized {
+    fn view(&self) -> View<'_, Self>;
+}
+
+/// One level of a [`Test`].
+pub(crate) enum View<'a, T> {
+    Equals(ScalarRef<'a>),
+    Fits(PatternRef<'a>),
+    Any(&'a [T]),
+    Not(&'a T),
+    Exists(bool),
+}
+
+const OPERATORS: &str = "The operators are \"any\", \"not\", \"exists\", \"glob\" and \"regex\", one in an object.";
 
 /// Compiles the object in `text`; `column` is named in errors.
 pub(crate) fn compile(column: &str, text: &str) -> Result<Vec<Member>, RowError> {
@@ -66,53 +104,110 @@ pub(crate) fn compile(column: &str, text: &str) -> Result<Vec<Member>, RowError>
             limits::MATCH_MEMBERS
         )));
     }
-    members.into_iter().map(|(name, value)| compile_member(column, &name, &value)).collect()
+    members.into_iter().map(|(name, value)| Place { column, name: &name }.member(&value)).collect()
 }
 
-fn compile_member(column: &str, name: &str, value: &Json) -> Result<Member, RowError> {
-    let path = ClaimPath::parse(name).map_err(|problem| {
-        RowError::new(format!("member {} of \"{column}\" names no claim", shown(name)))
-            .detail(format!("The name {problem}."))
-            .hint("Write the name of a top-level claim, or a JSON Pointer that starts with \"/\".")
-    })?;
-    let value = match value {
-        Json::Null => Scalar::Null,
-        Json::Bool(value) => Scalar::Bool(*value),
-        Json::Number(number) => Scalar::Number(number.canonical().to_owned()),
-        Json::String(text) => Scalar::String(text.clone()),
-        Json::Array(_) => {
-            return Err(RowError::new(format!(
-                "member {} of \"{column}\" must be a string, a number, true, false or null",
-                shown(name)
-            ))
-            .detail("It is an array.")
-            .hint("Write one rule for each value."));
-        }
-        Json::Object(operators) => return Err(refused_operator(column, name, operators)),
-    };
-    if let Scalar::String(text) = &value
-        && is_word_list(path.steps())
-        && (text.is_empty() || text.contains(' '))
-    {
-        return Err(RowError::new(format!("member {} of \"{column}\" can never match", shown(name)))
-            .detail("The claim is compared word by word, and the value is not one word.")
-            .hint("Write one word."));
+/// Where in a row something stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    column: &'a str,
+    name: &'a str,
+}
+
+impl Place<'_> {
+    /// `member "groups" of "match"`, and what is wrong with it.
+    fn error(self, what: &str) -> RowError {
+        RowError::new(format!("member {} of \"{}\" {what}", shown(self.name), self.column))
     }
-    Ok(Member { path, value })
-}
 
-fn refused_operator(column: &str, name: &str, operators: &[(String, Json)]) -> RowError {
-    let names: Vec<String> = operators.iter().map(|(operator, _)| shown(operator)).collect();
-    let what = match names.as_slice() {
-        [] => "an empty object".to_owned(),
-        [operator] => format!("operator {operator}"),
-        several => format!("operators {}", several.join(", ")),
-    };
-    RowError::unsupported(
-        format!("{what} in member {} of \"{column}\"", shown(name)),
-        "This version compares a claim only with a string, a number, true, false or null.",
-        "Write the value itself; an array claim matches if it contains the value.",
-    )
+    fn member(self, value: &Json) -> Result<Member, RowError> {
+        let path = ClaimPath::parse(self.name).map_err(|problem| {
+            self.error("names no claim")
+                .detail(format!("The name {problem}."))
+                .hint("Write the name of a top-level claim, or a JSON Pointer that starts with \"/\".")
+        })?;
+        let test = self.test(value)?;
+        if is_word_list(path.steps()) {
+            self.check_words(&test)?;
+        }
+        Ok(Member { path, test })
+    }
+
+    /// A plain value, or an object with one operator.
+    fn test(self, value: &Json) -> Result<Test, RowError> {
+        Ok(match value {
+            Json::Null => Test::Equals(Scalar::Null),
+            Json::Bool(value) => Test::Equals(Scalar::Bool(*value)),
+            Json::Number(number) => Test::Equals(Scalar::Number(number.canonical().to_owned())),
+            Json::String(text) => Test::Equals(Scalar::String(text.clone())),
+            Json::Array(_) => {
+                return Err(self
+                    .error("must not be an array")
+                    .detail("A claim is compared with one value, or with {\"any\": [...]}.")
+                    .hint("Write {\"any\": [...]} for one of several values."));
+            }
+            Json::Object(operators) => match operators.as_slice() {
+                [(operator, operand)] => self.operator(operator, operand)?,
+                [] => return Err(self.error("has an empty object").hint(OPERATORS)),
+                _ => {
+                    return Err(self
+                        .error("has more than one operator in one object")
+                        .detail(format!(
+                            "They are {}.",
+                            operators.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ")
+                        ))
+                        .hint("Write one rule for each, or nest them, as in {\"not\": {\"glob\": \"dev-*\"}}."));
+                }
+            },
+        })
+    }
+
+    fn operator(self, operator: &str, operand: &Json) -> Result<Test, RowError> {
+        match (operator, operand) {
+            ("any", Json::Array(tests)) if tests.is_empty() => Err(self
+                .error("can never match")
+                .detail("Operator \"any\" has an empty array.")
+                .hint("Write the values, of which one must hold.")),
+            ("any", Json::Array(tests)) => {
+                tests.iter().map(|test| self.test(test)).collect::<Result<_, _>>().map(Test::Any)
+            }
+            ("any", _) => Err(self.operand("any", "an array of values or operators")),
+            ("not", test) => Ok(Test::Not(Box::new(self.test(test)?))),
+            ("exists", Json::Bool(wanted)) => Ok(Test::Exists(*wanted)),
+            ("exists", _) => Err(self.operand("exists", "true or false")),
+            ("glob", Json::String(glob)) => Pattern::glob(glob)
+                .map(Test::Fits)
+                .map_err(|problem| self.pattern("glob", &problem)),
+            ("glob", _) => Err(self.operand("glob", "a string, such as \"refs/heads/release-*\"")),
+            ("regex", Json::String(regex)) => Pattern::regex(regex)
+                .map(Test::Fits)
+                .map_err(|problem| self.pattern("regular expression", &problem)),
+            ("regex", _) => Err(self.operand("regex", "a string, such as \"pg-(.+)\"")),
+            (unknown, _) => Err(self.error(&format!("has the unknown operator {}", shown(unknown))).hint(OPERATORS)),
+        }
+    }
+
+    fn operand(self, operator: &str, wanted: &str) -> RowError {
+        self.error(&format!("has operator \"{operator}\" with a value of the wrong type"))
+            .hint(format!("Operator \"{operator}\" takes {wanted}."))
+    }
+
+    fn pattern(self, kind: &str, problem: &str) -> RowError {
+        self.error(&format!("has a {kind} that cannot be compiled")).detail(format!("It says: {problem}."))
+    }
+
+    /// A list of words never holds what is not one word.
+    fn check_words(self, test: &Test) -> Result<(), RowError> {
+        match test {
+            Test::Equals(Scalar::String(text)) if text.is_empty() || text.contains(' ') => Err(self
+                .error("can never match")
+                .detail("The claim is compared word by word, and the value is not one word.")
+                .hint("Write one word.")),
+            Test::Any(tests) => tests.iter().try_for_each(|test| self.check_words(test)),
+            Test::Not(test) => self.check_words(test),
+            _ => Ok(()),
+        }
+    }
 }
 
 pub(crate) fn problem_sentence(problem: JsonProblem) -> &'static str {
@@ -126,6 +221,42 @@ pub(crate) fn problem_sentence(problem: JsonProblem) -> &'static str {
         JsonProblem::DuplicateMember => "It has one member name twice in one object.",
         JsonProblem::NulCharacter => "It holds the character U+0000.",
         JsonProblem::NumberTooLong => "It holds a number with too many digits or too large an exponent.",
+    }
+}
+
+impl Test {
+    /// Whether a pattern is in it anywhere.
+    pub(crate) fn has_pattern(&self) -> bool {
+        match self {
+            Test::Fits(_) => true,
+            Test::Any(tests) => tests.iter().any(Test::has_pattern),
+            Test::Not(test) => test.has_pattern(),
+            Test::Equals(_) | Test::Exists(_) => false,
+        }
+    }
+}
+
+impl Testing for Test {
+    fn view(&self) -> View<'_, Test> {
+        match self {
+            Test::Equals(value) => View::Equals(value.borrowed()),
+            Test::Fits(pattern) => View::Fits(pattern.borrowed()),
+            Test::Any(tests) => View::Any(tests),
+            Test::Not(test) => View::Not(test),
+            Test::Exists(wanted) => View::Exists(*wanted),
+        }
+    }
+}
+
+impl Testing for ArchivedTest {
+    fn view(&self) -> View<'_, ArchivedTest> {
+        match self {
+            ArchivedTest::Equals(value) => View::Equals(value.borrowed()),
+            ArchivedTest::Fits(pattern) => View::Fits(pattern.borrowed()),
+            ArchivedTest::Any(tests) => View::Any(tests),
+            ArchivedTest::Not(test) => View::Not(test),
+            ArchivedTest::Exists(wanted) => View::Exists(*wanted),
+        }
     }
 }
 
@@ -148,59 +279,5 @@ impl ArchivedScalar {
             ArchivedScalar::Number(number) => ScalarRef::Number(number.as_str()),
             ArchivedScalar::String(text) => ScalarRef::String(text.as_str()),
         }
-    }
-}
-
-/// Claims, and whether their e-mail address may decide anything.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Subject<'a> {
-    pub(crate) claims: &'a Json,
-    /// `email_verified` is true, or the provider's `required_claims` has decided that question.
-    pub(crate) email_trusted: bool,
-}
-
-impl Subject<'_> {
-    /// Whether the member of a provider's `required_claims` holds.
-    pub(crate) fn has(&self, member: &Member) -> bool {
-        self.any_value(member.path.steps(), |value| value == member.value.borrowed())
-    }
-
-    /// Whether the member of a rule holds.
-    pub(crate) fn has_archived(&self, member: &ArchivedMember) -> bool {
-        self.any_value(member.path.steps(), |value| value == member.value.borrowed())
-    }
-
-    /// Calls `test` with each value that counts as the claim's, until it says yes. This one function says what a
-    /// claim's values are, for the index and for the comparison alike.
-    pub(crate) fn any_value<'p>(
-        &self,
-        steps: impl Iterator<Item = &'p str> + Clone,
-        mut test: impl FnMut(ScalarRef<'_>) -> bool,
-    ) -> bool {
-        if !self.email_trusted && steps.clone().next() == Some("email") {
-            return false;
-        }
-        match path::find(steps.clone(), self.claims) {
-            Some(Json::String(text)) if is_word_list(steps) => {
-                text.split(' ').filter(|word| !word.is_empty()).any(|word| test(ScalarRef::String(word)))
-            }
-            Some(Json::Array(elements)) => elements.iter().filter_map(scalar).any(test),
-            Some(value) => scalar(value).is_some_and(test),
-            None => false,
-        }
-    }
-}
-
-fn is_word_list<'p>(steps: impl Iterator<Item = &'p str> + Clone) -> bool {
-    WORD_LISTS.into_iter().any(|name| path::is(steps.clone(), name))
-}
-
-fn scalar(value: &Json) -> Option<ScalarRef<'_>> {
-    match value {
-        Json::Null => Some(ScalarRef::Null),
-        Json::Bool(value) => Some(ScalarRef::Bool(*value)),
-        Json::Number(number) => Some(ScalarRef::Number(number.canonical())),
-        Json::String(text) => Some(ScalarRef::String(text)),
-        Json::Array(_) | Json::Object(_) => None,
     }
 }

@@ -130,6 +130,8 @@ refusals! {
     GroupsInvalid { claim: String } = "groups_invalid", 91, FINAL, "The groups claim is neither a string nor an array of strings.";
 
     // The rules.
+    BrokenDenyRule { rule: i64 } = "broken_deny_rule", 97, FINAL, "A rule that denies does not compile; logins of its provider are refused until it is mended.";
+    DeniedByRule { rule: i64 } = "denied_by_rule", 97, FINAL, "A rule denies the login.";
     NoRule = "no_rule", 98, FINAL, "No rule matches the token in this database.";
     UserNotMapped = "user_not_mapped", 100, FINAL, "Rules match the token, but none gives the requested role.";
 }
@@ -164,6 +166,9 @@ impl Refusal {
                 algorithm.name(),
                 shown(provider)
             ),
+            Refusal::BrokenDenyRule { rule } | Refusal::DeniedByRule { rule } => {
+                format!("{meaning} It is rule {rule}.")
+            }
             Refusal::RolePrivileged { why } => format!("{meaning} The {why}."),
             Refusal::ProviderDisabled { provider }
             | Refusal::KeysUnavailable { provider }

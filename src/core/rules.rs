@@ -3,9 +3,13 @@
 use rkyv::with::Skip;
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::confines::{Confine, Confines};
+use crate::decision::Request;
+use crate::derived::{self, Template};
 use crate::limits;
-use crate::matching::{self, Member, Subject};
-use crate::row::{self, RowError, plain_list, shown};
+use crate::matching::{self, ArchivedMember, Member, Test};
+use crate::row::{self, RowError, shown};
+use crate::subject::Subject;
 
 /// A row of `oidc.role_mapping` as it is stored. Times are microseconds since the Unix epoch.
 #[derive(serde::Deserialize, Debug, Clone, PartialEq, Eq)]
@@ -17,47 +21,44 @@ pub struct RuleRow {
     /// The column `match`, as JSON text.
     #[serde(rename = "match", deserialize_with = "row::json")]
     pub matches: String,
-    /// The role it gives.
+    /// The role it gives; `\1` stands for what group 1 of its regular expression matched. Null for a rule that denies.
     pub role: Option<String>,
-    /// The oid that the role had when the row was written; 0: there was none, and the rule gives nothing.
+    /// The oid that the role had when the row was written; 0: there was none, or the role is derived.
     pub role_oid: u32,
-    /// `allow`; `deny` is not supported yet.
+    /// `allow` or `deny`.
     pub effect: String,
     /// Lower comes first, then `id`.
     pub priority: i32,
     /// The databases it is for; null: all.
     pub databases: Option<Vec<Option<String>>>,
-    /// Only false is supported yet.
-    pub replication: bool,
-    /// Not supported yet.
-    pub addresses: Option<Vec<String>>,
-    /// Not supported yet.
+    /// Only for replication connections, or only for ordinary ones; null (deny only): both.
+    pub replication: Option<bool>,
+    /// The networks it is for, as `cidr` prints them; null: all, and Unix-domain sockets.
+    pub addresses: Option<Vec<Option<String>>>,
+    /// The first time at which it counts.
     pub valid_from: Option<i64>,
-    /// Not supported yet.
+    /// The first time at which it does not count any more.
     pub valid_until: Option<i64>,
     /// Only null and `none` are supported yet.
     pub session_limit: Option<String>,
     /// Whether the role may be a privileged one; only a superuser can have set it.
     pub allow_privileged: bool,
-    /// A disabled rule gives nothing.
+    /// A disabled rule does not count.
     pub enabled: bool,
 }
 
-/// A compiled allow rule. Only [`compile_rule`] makes one.
+/// A compiled rule. Only [`compile_rule`] makes one.
 #[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// The key of the table.
     pub id: i64,
     /// Lower comes first, then `id`.
     pub priority: i32,
-    /// The role it gives.
-    pub role: String,
-    /// The oid that the role must have at the login.
-    pub role_oid: u32,
     /// Whether the role may be a privileged one.
     pub allow_privileged: bool,
+    pub(crate) effect: Effect,
     pub(crate) members: Vec<Member>,
-    pub(crate) databases: Option<Vec<String>>,
+    pub(crate) confines: Confines,
     /// In the image a rule stands under its provider.
     #[rkyv(with = Skip)]
     pub(crate) provider: String,
@@ -66,114 +67,124 @@ pub struct Rule {
     pub(crate) enabled: bool,
 }
 
+/// What a rule does with who matches it.
+#[derive(Archive, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Refuses the login.
+    Deny,
+    /// Gives the role of this name, if it still has this oid.
+    Role { name: String, oid: u32 },
+    /// Gives each role that the template makes of the token.
+    Derived(Template),
+}
+
+/// What keeps a rule from counting for a login.
+#[derive(Clone, Copy)]
+pub(crate) enum Unmet<'a> {
+    Member(&'a ArchivedMember),
+    Confine(Confine),
+}
+
 /// Compiles a row.
 ///
 /// # Errors
 /// The first column that is not acceptable, or not supported yet. A disabled row must compile too.
 pub fn compile_rule(row: &RuleRow) -> Result<Rule, RowError> {
-    check_unsupported(row)?;
-    if row.effect != "allow" {
-        return Err(RowError::new("\"effect\" must be 'allow' or 'deny'")
-            .detail(format!("It is {}.", shown(&row.effect))));
-    }
     if row.provider.is_empty() {
         return Err(RowError::new("\"provider\" must not be empty"));
     }
+    if row.session_limit.as_deref().is_some_and(|limit| limit != "none") {
+        return Err(RowError::unsupported(
+            "\"session_limit\"",
+            "Sessions are not ended by time in this version.",
+            "Leave it null.",
+        ));
+    }
+    let members = matching::compile("match", &row.matches)?;
     Ok(Rule {
         id: row.id,
         priority: row.priority,
-        role: role(row)?,
-        role_oid: row.role_oid,
         allow_privileged: row.allow_privileged,
-        members: matching::compile("match", &row.matches)?,
-        databases: databases(row)?,
+        effect: effect(row, &members)?,
+        members,
+        confines: Confines::compile(row)?,
         provider: row.provider.clone(),
         enabled: row.enabled,
     })
 }
 
-fn check_unsupported(row: &RuleRow) -> Result<(), RowError> {
-    let refuse = |what: &str, detail: &str, hint: &str| Err(RowError::unsupported(what, detail, hint));
-    if row.effect == "deny" {
-        return refuse(
-            "\"effect\" deny",
-            "This version has allow rules only; what no rule allows is refused.",
-            "Make the allow rules narrower instead.",
-        );
+fn effect(row: &RuleRow, members: &[Member]) -> Result<Effect, RowError> {
+    match (row.effect.as_str(), &row.role) {
+        ("deny", Some(_)) => Err(RowError::new("a rule that denies must not name a role")
+            .detail("It refuses the whole login of whoever it matches.")
+            .hint("Set \"role\" to null.")),
+        ("deny", None) if row.allow_privileged => {
+            Err(RowError::new("a rule that denies must not set \"allow_privileged\""))
+        }
+        ("deny", None) => Ok(Effect::Deny),
+        ("allow", None) => Err(RowError::new("a rule that allows must name a role").hint("Set \"role\".")),
+        ("allow", Some(role)) => gives(row, role, members),
+        (other, _) => Err(RowError::new("\"effect\" must be 'allow' or 'deny'")
+            .detail(format!("It is {}.", shown(other)))),
     }
-    if row.replication {
-        return refuse(
-            "\"replication\"",
-            "Replication connections are refused in this version.",
-            "Leave it false.",
-        );
-    }
-    if row.addresses.is_some() {
-        return refuse(
-            "\"addresses\"",
-            "Rules are not limited to client addresses in this version.",
-            "Leave it null, and limit addresses in the HBA file.",
-        );
-    }
-    if row.valid_from.is_some() {
-        return refuse("\"valid_from\"", "Rules are not limited in time in this version.", "Leave it null.");
-    }
-    if row.valid_until.is_some() {
-        return refuse("\"valid_until\"", "Rules are not limited in time in this version.", "Leave it null.");
-    }
-    if row.session_limit.as_deref().is_some_and(|limit| limit != "none") {
-        return refuse(
-            "\"session_limit\"",
-            "Sessions are not ended by time in this version.",
-            "Leave it null.",
-        );
-    }
-    Ok(())
 }
 
-fn role(row: &RuleRow) -> Result<String, RowError> {
-    let Some(role) = &row.role else {
-        return Err(RowError::new("a rule that allows must name a role").hint("Set \"role\"."));
-    };
-    if role.contains('\\') {
-        return Err(RowError::unsupported(
-            "a backslash in \"role\"",
-            "Parts of a token are not put into role names in this version.",
-            "Write the name of the role itself.",
-        ));
-    }
+fn gives(row: &RuleRow, role: &str, members: &[Member]) -> Result<Effect, RowError> {
     if role.is_empty() || role.len() > limits::NAME_DATA_BYTES {
         return Err(
             RowError::new("\"role\" must have 1 to 63 bytes").detail(format!("It has {} bytes.", role.len()))
         );
     }
-    if role == "public" || role == "none" || role.starts_with("pg_") {
+    if derived::reserved(role) {
         return Err(RowError::new(format!("role name {} is reserved", shown(role)))
             .detail("No token ever gives \"public\", \"none\" or a role whose name starts with \"pg_\"."));
     }
     if role.contains('\0') {
         return Err(RowError::new("\"role\" holds the character U+0000"));
     }
-    Ok(role.clone())
+    match Template::compile(role, members)? {
+        Some(_) if row.allow_privileged => {
+            Err(RowError::new("a role with \"\\1\" must not be combined with \"allow_privileged\"")
+                .detail("A token would choose among the privileged roles.")
+                .hint("Write one rule for each privileged role."))
+        }
+        Some(template) => Ok(Effect::Derived(template)),
+        None => Ok(Effect::Role { name: role.to_owned(), oid: row.role_oid }),
+    }
 }
 
-fn databases(row: &RuleRow) -> Result<Option<Vec<String>>, RowError> {
-    let Some(list) = &row.databases else {
-        return Ok(None);
-    };
-    let databases = plain_list("databases", list, limits::DATABASES)?;
-    if databases.is_empty() || databases.iter().any(String::is_empty) {
-        return Err(RowError::new("\"databases\" must name at least one database, and none that is empty")
-            .hint("Write null for all databases."));
+impl Rule {
+    /// Whether it has a regular expression or a glob.
+    pub(crate) fn has_pattern(&self) -> bool {
+        self.members.iter().map(|member| &member.test).any(Test::has_pattern)
     }
-    Ok(Some(databases))
 }
 
 impl ArchivedRule {
-    /// Whether every member holds and the database is one of the rule's.
-    pub(crate) fn matches(&self, subject: &Subject<'_>, database: &str) -> bool {
-        let in_database =
-            self.databases.as_ref().is_none_or(|names| names.iter().any(|name| name.as_str() == database));
-        in_database && self.members.iter().all(|member| subject.has_archived(member))
+    /// The first that keeps the rule from counting.
+    pub(crate) fn unmet(&self, subject: &Subject<'_>, request: &Request<'_>) -> Option<Unmet<'_>> {
+        if let Some(confine) = self.confines.unmet(request) {
+            return Some(Unmet::Confine(confine));
+        }
+        self.members
+            .iter()
+            .find(|member| !subject.has(member.path.steps(), &member.test))
+            .map(Unmet::Member)
+    }
+
+    /// Whether every member holds and no confine keeps it from counting.
+    pub(crate) fn counts(&self, subject: &Subject<'_>, request: &Request<'_>) -> bool {
+        self.unmet(subject, request).is_none()
+    }
+
+    /// Whether it gives the role of that name to who it counts for.
+    pub(crate) fn gives(&self, subject: &Subject<'_>, user: &str) -> bool {
+        match &self.effect {
+            ArchivedEffect::Deny => false,
+            ArchivedEffect::Role { name, .. } => name.as_str() == user,
+            ArchivedEffect::Derived(template) => {
+                template.any_role(&self.members, subject, |role| role == user)
+            }
+        }
     }
 }

@@ -8,10 +8,11 @@
 use crate::checks::Checks;
 use crate::json::Json;
 use crate::limits;
-use crate::matching::{Subject, WORD_LISTS};
+
 use crate::path::ClaimPath;
 use crate::refusal::Refusal;
 use crate::selection::Selected;
+use crate::subject::{Subject, WORD_LISTS};
 use crate::time::numeric_date;
 use crate::token::Untrusted;
 
@@ -65,7 +66,7 @@ pub fn verify(untrusted: Untrusted, selected: &Selected, now: i64) -> Result<Ver
         claims,
         email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
     };
-    if let Some(failed) = checks.required.iter().find(|member| !subject.has(member)) {
+    if let Some(failed) = checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test)) {
         return Err(Refusal::RequiredClaimFailed { claim: failed.path.text() });
     }
     if claims.get("cnf").is_some() {

@@ -3,7 +3,7 @@
 pub(crate) mod password;
 
 use crate::board::{self, Staff, State, Wish};
-use crate::pg::catalog::{self, Role};
+use crate::pg::catalog;
 use crate::pg::port::Connection;
 use crate::pg::startup;
 use crate::settings::Login;
@@ -28,9 +28,6 @@ pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
-    if connection.replication {
-        return Err(Refusal::ReplicationRefused);
-    }
     await_policy(asked, end, settings)?;
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
@@ -124,6 +121,9 @@ fn judge(
         user: &connection.user,
         database: &connection.database,
         role_oid: role.as_ref().map_or(0, |role| role.oid),
+        address: connection.address,
+        replication: connection.replication,
+        now: startup::now(),
     };
     let decision = board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
@@ -133,23 +133,11 @@ fn judge(
     })
     .unwrap_or(Err(Refusal::PolicyAbsent))?;
     match (decision, role) {
-        (Some(decision), Some(role)) => admit_role(&role, &decision).map(|()| Some(decision)),
+        (Some(decision), Some(role)) => {
+            role.admits(decision.allow_privileged, startup::now()).map(|()| Some(decision))
+        }
         (Some(_), None) => Err(Refusal::RoleMissing),
         (None, _) => Ok(None),
-    }
-}
-
-/// What core would not refuse, or would refuse with more than the constant line.
-fn admit_role(role: &Role, decision: &Decision) -> Result<(), Refusal> {
-    if !role.can_login {
-        return Err(Refusal::RoleCannotLogin);
-    }
-    if role.valid_until.is_some_and(|until| until <= startup::now()) {
-        return Err(Refusal::RoleExpired);
-    }
-    match &role.privilege {
-        Some(why) if !decision.allow_privileged => Err(Refusal::RolePrivileged { why: why.clone() }),
-        _ => Ok(()),
     }
 }
 

@@ -1,8 +1,10 @@
 //! What the connection is: who asks, for which database, over what, matched by which HBA line.
 
 use super::server;
+use pg_oidc_core::decision::Replication;
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::net::IpAddr;
 use std::os::raw::c_char;
 
 /// The connection that is being authenticated, copied out of core's `Port`.
@@ -18,8 +20,9 @@ pub(crate) struct Connection {
     pub(crate) tls: bool,
     /// Came by a Unix-domain socket.
     pub(crate) local: bool,
-    /// A replication connection, physical or logical.
-    pub(crate) replication: bool,
+    /// The client's address; None where it came by a Unix-domain socket.
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) replication: Replication,
     /// User and database are UTF-8, so that what is decided upon is what core logs in.
     pub(crate) readable: bool,
 }
@@ -43,14 +46,19 @@ pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
     // SAFETY: core fills user_name and database_name in ProcessStartupPacket and remote_host in
     // BackendInitialize, all before authentication; strings live as long as the process.
     unsafe {
-        let local = (*port).raddr.addr.ss_family == libc_af_unix();
+        let local = i32::from((*port).raddr.addr.ss_family) == libc::AF_UNIX;
         Connection {
             user: lossy((*port).user_name),
             database: lossy((*port).database_name),
             host: lossy((*port).remote_host),
             tls: (*port).ssl_in_use,
             local,
-            replication: pg_sys::am_walsender,
+            address: address(&raw const (*port).raddr.addr),
+            replication: match (pg_sys::am_walsender, pg_sys::am_db_walsender) {
+                (false, _) => Replication::None,
+                (true, false) => Replication::Physical,
+                (true, true) => Replication::Database,
+            },
             readable: is_utf8((*port).user_name) && is_utf8((*port).database_name),
         }
     }
@@ -97,9 +105,25 @@ unsafe fn included(hba: *mut server::HbaLine) -> bool {
     }
 }
 
-/// AF_UNIX as `sockaddr_storage` holds it.
-fn libc_af_unix() -> server::sa_family_t {
-    1
+/// The address behind core's copy of the peer's `sockaddr_storage`.
+///
+/// # Safety
+/// `peer` points to one that accept() has filled (pqcomm.c, StreamConnection).
+unsafe fn address(peer: *const server::sockaddr_storage) -> Option<IpAddr> {
+    // SAFETY: sockaddr_storage is large enough and aligned for every family; which one it is stands in it.
+    unsafe {
+        match i32::from((*peer).ss_family) {
+            libc::AF_INET => {
+                let four = &*peer.cast::<libc::sockaddr_in>();
+                Some(IpAddr::from(four.sin_addr.s_addr.to_ne_bytes()))
+            }
+            libc::AF_INET6 => {
+                let six = &*peer.cast::<libc::sockaddr_in6>();
+                Some(IpAddr::from(six.sin6_addr.s6_addr))
+            }
+            _ => None,
+        }
+    }
 }
 
 unsafe fn is_utf8(text: *const c_char) -> bool {

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use common::{ED25519, NOW, P256, ROLE_OID, RSA_A, Signer, claims_with, provider_row, rule_row};
 use jsonwebtoken::{Algorithm, DecodingKey, crypto};
-use pg_oidc_core::decision::{Request, Selection, decide, select};
+use pg_oidc_core::decision::{Replication, Request, Selection, decide, select};
 use pg_oidc_core::image::{
     ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys, check_keyring,
     check_policy, encode_keyring, encode_policy,
@@ -90,7 +90,14 @@ fn login(policy: &ArchivedPolicyImage, keyring: &ArchivedKeyringImage, text: &st
         panic!("no key")
     };
     let verified = verify::verify(untrusted, &selected, now).unwrap();
-    let request = Request { user: "reader", database: "app", role_oid: ROLE_OID };
+    let request = Request {
+        user: "reader",
+        database: "app",
+        role_oid: ROLE_OID,
+        address: None,
+        replication: Replication::None,
+        now,
+    };
     black_box(decide(policy, &verified, &request).unwrap());
 }
 

@@ -11,7 +11,7 @@ use aws_lc_rs::signature::{
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pg_oidc_core::algorithm::Algorithm;
-use pg_oidc_core::decision::{Decision, Request, Selection, decide, is_current, select};
+use pg_oidc_core::decision::{Decision, Replication, Request, Selection, decide, is_current, select};
 use pg_oidc_core::image::{
     KeyringImage, PolicyImage, ProviderKeys, check_keyring, check_policy, encode_keyring, encode_policy,
 };
@@ -225,7 +225,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
         effect: "allow".to_owned(),
         priority: 100,
         databases: None,
-        replication: false,
+        replication: Some(false),
         addresses: None,
         valid_from: None,
         valid_until: None,
@@ -247,6 +247,9 @@ pub(crate) struct World {
     pub(crate) role_oid: u32,
     pub(crate) static_keys: bool,
     pub(crate) user: &'static str,
+    /// None: a Unix-domain socket.
+    pub(crate) address: Option<std::net::IpAddr>,
+    pub(crate) replication: Replication,
     pub(crate) database: &'static str,
 }
 
@@ -262,6 +265,8 @@ impl World {
             role_oid: ROLE_OID,
             static_keys: false,
             user: "reader",
+            address: None,
+            replication: Replication::None,
             database: "app",
         }
     }
@@ -288,9 +293,20 @@ impl World {
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
         self.run(token, |policy, verified| {
-            let (user, database, role_oid) = (self.user, self.database, self.role_oid);
-            decide(policy, &verified, &Request { user, database, role_oid })
+            decide(policy, &verified, &self.request())
         })
+    }
+
+    /// What the client asks for.
+    pub(crate) fn request(&self) -> Request<'static> {
+        Request {
+            user: self.user,
+            database: self.database,
+            role_oid: self.role_oid,
+            address: self.address,
+            replication: self.replication,
+            now: self.now,
+        }
     }
 
     pub(crate) fn verified(&self, token: &str) -> Result<Verified, Refusal> {

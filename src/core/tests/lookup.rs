@@ -89,7 +89,7 @@ proptest! {
                 None if rows.iter().any(|(_, all)| *all) => Err("user_not_mapped"),
                 None => Err("no_rule"),
             };
-            let found = decide(policy, &verified, &Request { user, database: "app", role_oid: ROLE_OID });
+            let found = decide(policy, &verified, &Request { user, ..world.request() });
             prop_assert_eq!(found.map(|decision| decision.rule_id).map_err(|refusal| refusal.code()), wanted);
         }
     }
@@ -129,7 +129,7 @@ fn the_cost_does_not_grow_with_the_rules() {
         let once = || {
             let start = Instant::now();
             let decision =
-                decide(policy, &verified, &Request { user: "r7", database: "app", role_oid: ROLE_OID })
+                decide(policy, &verified, &Request { user: "r7", ..World::new().request() })
                     .unwrap();
             assert_eq!(decision.rule_id, 7);
             start.elapsed()
