@@ -128,7 +128,7 @@ pub(crate) fn denied(
 }
 
 /// The first rule that gives the requested role.
-fn giving<'a>(
+pub(crate) fn giving<'a>(
     entry: &'a ArchivedPolicyEntry,
     subject: &Subject<'_>,
     request: &Request<'_>,

@@ -59,6 +59,11 @@ impl ArchivedTemplate {
         first && self.parts.last().is_none_or(|part| name.ends_with(part.as_str()))
     }
 
+    /// As the row has it.
+    pub(crate) fn text(&self) -> String {
+        self.parts.iter().map(|part| part.as_str()).collect::<Vec<_>>().join("\\1")
+    }
+
     /// Calls `found` with every role that the token gives, some perhaps more than once, until it says yes.
     pub(crate) fn any_role(
         &self,

@@ -40,6 +40,11 @@ impl Header {
         }
         Ok(Header { algorithm: algorithm(header)?, kid: kid(header)?, typ: typ(header)? })
     }
+
+    /// The header of claims that no token brought.
+    pub(crate) fn of_claims() -> Header {
+        Header { algorithm: Algorithm::RS256, kid: None, typ: None }
+    }
 }
 
 fn algorithm(header: &Json) -> Result<Algorithm, Refusal> {

@@ -228,6 +228,10 @@ impl ArchivedPolicyImage {
             .sum()
     }
 
+    pub(crate) fn entries(&self) -> impl Iterator<Item = &ArchivedPolicyEntry> {
+        self.entries.iter()
+    }
+
     pub(crate) fn entry(&self, issuer: &str) -> Option<&ArchivedPolicyEntry> {
         let place = self.entries.binary_search_by(|entry| entry.provider.issuer.as_str().cmp(issuer)).ok()?;
         self.entries.get(place)

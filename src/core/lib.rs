@@ -19,8 +19,10 @@
 
 pub mod algorithm;
 pub mod claim;
+pub mod condition;
 pub mod decision;
 pub mod discovery;
+pub mod explanation;
 pub mod hba;
 pub mod image;
 pub mod json;
@@ -42,12 +44,14 @@ mod header;
 mod index;
 mod jwks;
 mod matching;
+mod near;
 mod number;
 mod path;
 mod pattern;
 mod selection;
 mod subject;
 mod time;
+mod trace;
 mod url;
 
 #[cfg(test)]

@@ -49,18 +49,24 @@ impl ClaimPath {
 
     /// As the row may have written it.
     pub(crate) fn text(&self) -> String {
-        match self.steps.as_slice() {
-            [name] if !name.starts_with('/') => name.clone(),
-            steps => {
-                steps.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect()
-            }
-        }
+        text(self.steps())
     }
 }
 
 impl ArchivedClaimPath {
     pub(crate) fn steps(&self) -> impl Iterator<Item = &str> + Clone {
         self.steps.iter().map(|step| step.as_str())
+    }
+
+    pub(crate) fn text(&self) -> String {
+        text(self.steps())
+    }
+}
+
+fn text<'a>(mut steps: impl Iterator<Item = &'a str> + Clone) -> String {
+    match (steps.clone().nth(1), steps.clone().next()) {
+        (None, Some(name)) if !name.starts_with('/') => name.to_owned(),
+        _ => steps.by_ref().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect(),
     }
 }
 

@@ -161,20 +161,24 @@ impl Rule {
 }
 
 impl ArchivedRule {
-    /// The first that keeps the rule from counting.
-    pub(crate) fn unmet(&self, subject: &Subject<'_>, request: &Request<'_>) -> Option<Unmet<'_>> {
-        if let Some(confine) = self.confines.unmet(request) {
-            return Some(Unmet::Confine(confine));
-        }
-        self.members
-            .iter()
-            .find(|member| !subject.has(member.path.steps(), &member.test))
-            .map(Unmet::Member)
+    /// What keeps the rule from counting, confines first.
+    fn unmet<'a>(
+        &'a self,
+        subject: &Subject<'_>,
+        request: &Request<'_>,
+    ) -> impl Iterator<Item = Unmet<'a>> {
+        let members = self.members.iter().filter(|member| !subject.has(member.path.steps(), &member.test));
+        self.confines.unmet(request).map(Unmet::Confine).into_iter().chain(members.map(Unmet::Member))
+    }
+
+    /// All that keeps the rule from counting.
+    pub(crate) fn all_unmet<'a>(&'a self, subject: &Subject<'_>, request: &Request<'_>) -> Vec<Unmet<'a>> {
+        self.unmet(subject, request).collect()
     }
 
     /// Whether every member holds and no confine keeps it from counting.
     pub(crate) fn counts(&self, subject: &Subject<'_>, request: &Request<'_>) -> bool {
-        self.unmet(subject, request).is_none()
+        self.unmet(subject, request).next().is_none()
     }
 
     /// Whether it gives the role of that name to who it counts for.

@@ -8,13 +8,14 @@
 use crate::checks::Checks;
 use crate::json::Json;
 use crate::limits;
-
 use crate::path::ClaimPath;
 use crate::refusal::Refusal;
+use crate::row::shown;
 use crate::selection::Selected;
 use crate::subject::{Subject, WORD_LISTS};
 use crate::time::numeric_date;
 use crate::token::Untrusted;
+use crate::trace::{Login, Step, Trace};
 
 /// A token that its provider's key has signed and whose claims passed every check of the provider. Only [`verify`]
 /// makes one.
@@ -47,52 +48,94 @@ pub fn verify(untrusted: Untrusted, selected: &Selected, now: i64) -> Result<Ver
     if untrusted.header.algorithm != selected.algorithm || untrusted.issuer()? != selected.issuer {
         return Err(Refusal::InternalError);
     }
-    if !selected.key.verifies(selected.algorithm, &untrusted.signing_input, &untrusted.signature) {
+    if !signed(&untrusted, selected) {
         return Err(Refusal::SignatureInvalid);
     }
-    let checks = &selected.checks;
-    let claims = &untrusted.claims;
-    check_audience(claims, checks)?;
-    let times = Times::read(claims)?;
-    times.check(checks, now)?;
-    if !checks
-        .accepted_typ
-        .iter()
-        .any(|accepted| accepted == untrusted.header.typ.as_deref().unwrap_or_default())
-    {
-        return Err(Refusal::TypRefused);
-    }
-    let subject = Subject {
-        claims,
-        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
-    };
-    if let Some(failed) = checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test)) {
-        return Err(Refusal::RequiredClaimFailed { claim: failed.path.text() });
-    }
-    if claims.get("cnf").is_some() {
-        return Err(Refusal::TokenBound);
-    }
-    let sub = name(claims.get("sub")).ok_or(Refusal::SubjectInvalid)?;
-    let identity = name(checks.identity_claim.find(claims))
-        .ok_or_else(|| Refusal::IdentityInvalid { claim: checks.identity_claim.text() })?;
-    if checks.identity_claim.is("email") && !subject.email_trusted {
-        return Err(Refusal::EmailUnverified);
-    }
-    check_groups(claims, checks)?;
-    check_word_lists(claims)?;
+    let facts = judge(&untrusted, &selected.checks, now, &mut Login)?;
     Ok(Verified {
         provider: selected.provider.clone(),
         issuer: selected.issuer.clone(),
         revision: selected.revision,
-        subject: sub.to_owned(),
-        identity: identity.to_owned(),
-        claims_text: claims.to_string(),
+        subject: facts.subject,
+        identity: facts.identity,
+        claims_text: untrusted.claims.to_string(),
+        expires_at: facts.expires_at,
+        issued_at: facts.issued_at,
+        email_trusted: facts.email_trusted,
+        groups_claim: selected.checks.groups_claim.clone(),
+        claims: untrusted.claims,
+    })
+}
+
+/// Whether the selected key made the signature.
+pub(crate) fn signed(untrusted: &Untrusted, selected: &Selected) -> bool {
+    selected.key.verifies(selected.algorithm, &untrusted.signing_input, &untrusted.signature)
+}
+
+/// What the claims of a token say, believed or not: only [`verify`] makes a [`Verified`] of it.
+pub(crate) struct Facts {
+    pub(crate) subject: String,
+    pub(crate) identity: String,
+    pub(crate) expires_at: i64,
+    pub(crate) issued_at: Option<i64>,
+    pub(crate) email_trusted: bool,
+}
+
+/// Every check of the provider but the signature's, in order.
+pub(crate) fn judge(
+    untrusted: &Untrusted,
+    checks: &Checks,
+    now: i64,
+    trace: &mut impl Trace,
+) -> Result<Facts, Refusal> {
+    let claims = &untrusted.claims;
+    trace.check(Step::Audience, check_audience(claims, checks), "It names one of the provider's audiences.")?;
+    let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
+    let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
+    trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
+    let subject = Subject {
+        claims,
+        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
+    };
+    let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test)) {
+        Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
+        None => Ok(()),
+    };
+    trace.check(Step::RequiredClaims, required, "Each of the provider's required_claims holds.")?;
+    let binding = if claims.get("cnf").is_some() { Err(Refusal::TokenBound) } else { Ok(()) };
+    trace.check(Step::Binding, binding, "The token is bound to no key of its holder.")?;
+    let sub = name(claims.get("sub")).map(str::to_owned).ok_or(Refusal::SubjectInvalid);
+    let sub = trace.step(Step::Subject, sub, |sub| format!("It is {}.", shown(sub)), String::new)?;
+    let identity = trace.step(
+        Step::Identity,
+        identity(&subject, checks),
+        |identity| format!("It is {}.", shown(identity)),
+        String::new,
+    )?;
+    let groups = check_groups(claims, checks).and_then(|()| check_word_lists(claims));
+    trace.check(Step::Groups, groups, "They are as the provider's groups_claim asks.")?;
+    Ok(Facts {
+        subject: sub,
+        identity,
         expires_at: times.expires_at,
         issued_at: times.issued_at,
         email_trusted: subject.email_trusted,
-        groups_claim: checks.groups_claim.clone(),
-        claims: untrusted.claims,
     })
+}
+
+fn check_typ(untrusted: &Untrusted, checks: &Checks) -> Result<(), Refusal> {
+    let typ = untrusted.header.typ.as_deref().unwrap_or_default();
+    if checks.accepted_typ.iter().any(|accepted| accepted == typ) { Ok(()) } else { Err(Refusal::TypRefused) }
+}
+
+fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
+    let claim = &checks.identity_claim;
+    let identity =
+        name(claim.find(subject.claims)).ok_or_else(|| Refusal::IdentityInvalid { claim: claim.text() })?;
+    if claim.is("email") && !subject.email_trusted {
+        return Err(Refusal::EmailUnverified);
+    }
+    Ok(identity.to_owned())
 }
 
 /// RFC 7519, section 4.1.3: a string, or an array of strings, one of which must be ours, byte for byte.
@@ -110,6 +153,7 @@ fn check_audience(claims: &Json, checks: &Checks) -> Result<(), Refusal> {
 }
 
 /// `exp`, `nbf` and `iat` (RFC 7519, sections 4.1.4 to 4.1.6), in microseconds since the Unix epoch.
+#[derive(Default)]
 struct Times {
     expires_at: i64,
     not_before: Option<i64>,
@@ -127,6 +171,11 @@ impl Times {
             not_before: date("nbf", Refusal::NotBeforeInvalid)?,
             issued_at: date("iat", Refusal::IssuedAtInvalid)?,
         })
+    }
+
+    fn sentence(&self, now: i64) -> String {
+        let left = self.expires_at.saturating_sub(now).div_euclid(limits::SECOND);
+        format!("The token expires in {left} s.")
     }
 
     fn check(&self, checks: &Checks, now: i64) -> Result<(), Refusal> {

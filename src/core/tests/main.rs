@@ -9,6 +9,7 @@
 //! claims      B5   n066 to n095: claims other than times
 //! times       B5   n077 to n086: exp, nbf, iat
 //! mapping     B6   n098 to n103: rules
+//! condition        a match in words
 //! rows             what compile_provider and compile_rule accept and refuse
 //! documents        discovery, pg_hba.conf, one claim as text
 //! bounds           every limit at its value and one above
@@ -21,6 +22,7 @@
 mod bounds;
 mod claims;
 mod common;
+mod condition;
 mod documents;
 mod header;
 mod jwks;
