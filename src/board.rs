@@ -6,12 +6,13 @@
 //!
 //! With `pg/`, the only file that holds unsafe code.
 
+use crate::key_requests::KeyRequests;
+pub(crate) use crate::key_requests::Wish;
 use crate::pg::shmem::{self, Condition, Lock};
 use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
 };
-use pg_oidc_core::limits;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -44,15 +45,6 @@ pub(crate) enum Staff {
     Keyring,
 }
 
-/// Who asks for newer keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wish {
-    /// A login with a key that nobody knows: not more often than the provider's pause allows.
-    Login,
-    /// `oidc.refresh_keys`: now.
-    Administrator,
-}
-
 #[repr(C)]
 struct Header {
     lock: Lock,
@@ -68,8 +60,7 @@ struct Header {
     /// The last registry worker could not connect to its database.
     missed: AtomicBool,
     latches: [AtomicUsize; 2],
-    /// Sources of keys that are to be fetched again, by who asks; 0 is free.
-    key_requests: [[AtomicU64; limits::KEY_REQUESTS]; 2],
+    key_requests: KeyRequests,
     policy: Face,
     keyring: Face,
 }
@@ -83,6 +74,15 @@ struct Face {
     lengths: [AtomicUsize; 2],
     starts: [AtomicUsize; 2],
     capacity: AtomicUsize,
+    /// Bytes of the image that was last to be published, whether it fitted or not.
+    offered: AtomicUsize,
+}
+
+/// How much of its half an image takes; more than all of it where it did not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Fill {
+    pub(crate) bytes: usize,
+    pub(crate) capacity: usize,
 }
 
 /// An image that does not fit its half: the old one stays.
@@ -171,6 +171,11 @@ pub(crate) fn policy_edition() -> u64 {
 /// How often a keyring has been published since the server started.
 pub(crate) fn keyring_edition() -> u64 {
     header().map_or(0, |board| board.keyring.editions.load(Ordering::SeqCst))
+}
+
+/// How full the halves of policy and keyring are; None where there is no board.
+pub(crate) fn fills() -> Option<[Fill; 2]> {
+    header().map(|board| [board.policy.fill_level(), board.keyring.fill_level()])
 }
 
 /// A copy of the published keyring. Not for logins: it copies every key.
@@ -275,24 +280,14 @@ pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringIm
 /// Asks the keyring worker to fetch the keys of a source again. False: there is no place left, ask again later.
 pub(crate) fn request_keys(key_source: u64, wish: Wish) -> bool {
     let Some(board) = header() else { return false };
-    let places = &board.key_requests[wish as usize];
-    let asked = places.iter().any(|place| place.load(Ordering::Acquire) == key_source)
-        || places
-            .iter()
-            .any(|place| place.compare_exchange(0, key_source, Ordering::AcqRel, Ordering::Acquire).is_ok());
+    let noted = board.key_requests.note(key_source, wish);
     wake(Staff::Keyring);
-    asked
+    noted
 }
 
 /// Takes what was asked for; for the keyring worker.
 pub(crate) fn take_key_requests() -> Vec<(u64, Wish)> {
-    let Some(board) = header() else { return Vec::new() };
-    [Wish::Login, Wish::Administrator]
-        .into_iter()
-        .flat_map(|wish| board.key_requests[wish as usize].iter().map(move |place| (place, wish)))
-        .map(|(place, wish)| (place.swap(0, Ordering::AcqRel), wish))
-        .filter(|(key_source, _)| *key_source != 0)
-        .collect()
+    header().map(|board| board.key_requests.take()).unwrap_or_default()
 }
 
 /// Waits until `reached` gives true, at most `limit`; woken by every publication.
@@ -379,6 +374,7 @@ impl Face {
     fn fill(&self, bytes: &[u8]) -> Result<usize, TooLarge> {
         let idle = 1 - (self.active.load(Ordering::Acquire) & 1);
         let capacity = self.capacity.load(Ordering::Relaxed);
+        self.offered.store(bytes.len(), Ordering::Relaxed);
         if bytes.len() > capacity {
             return Err(TooLarge { bytes: bytes.len(), capacity });
         }
@@ -389,6 +385,13 @@ impl Face {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), half, bytes.len());
         }
         Ok(idle)
+    }
+
+    fn fill_level(&self) -> Fill {
+        Fill {
+            bytes: self.offered.load(Ordering::Relaxed),
+            capacity: self.capacity.load(Ordering::Relaxed),
+        }
     }
 
     /// Makes a filled half the active one. Under the lock, exclusive.

@@ -4,6 +4,27 @@ use crate::pg::{guc, report};
 use crate::settings;
 use pg_oidc_core::hba;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// The two files as they were at the start.
+#[derive(Debug)]
+struct Files {
+    guarded: PathBuf,
+    native: PathBuf,
+}
+
+/// Set in the postmaster; every backend is its child.
+static FILES: OnceLock<Files> = OnceLock::new();
+
+/// The guarded file, or None where there is none.
+pub(crate) fn guarded() -> Option<&'static Path> {
+    FILES.get().map(|files| files.guarded.as_path())
+}
+
+/// The server's own file, which rules when this library is gone.
+pub(crate) fn native() -> Option<PathBuf> {
+    FILES.get().map(|files| files.native.clone()).or_else(|| guc::native_hba_file().map(PathBuf::from))
+}
 
 /// Puts the guarded file in place of the server's own and locks it there; false where none is configured.
 ///
@@ -28,7 +49,7 @@ pub(crate) fn init() -> bool {
         report::refuse_to_start("cannot use the guarded HBA file: its path holds a NUL", None, None);
     }
     guc::lock_session_authorization();
-    true
+    FILES.set(Files { guarded, native: PathBuf::from(native) }).is_ok()
 }
 
 /// A relative path counts from the folder of the server's own file, as core's `include` does.

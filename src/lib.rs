@@ -8,6 +8,7 @@ mod board;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod door;
 mod hba_file;
+mod key_requests;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
 mod pg;
 mod rows;
@@ -37,6 +38,32 @@ extension_sql_file!(
     "../sql/keys.sql",
     name = "keys",
     requires = ["tables", api::keys::oidc::key_rows, api::keys::oidc::refresh_keys]
+);
+extension_sql_file!(
+    "../sql/doctor.sql",
+    name = "doctor",
+    requires = ["tables", api::doctor::oidc::is_preloaded]
+);
+extension_sql_file!(
+    "../sql/doctor_server.sql",
+    name = "doctor_server",
+    requires = [
+        "doctor",
+        api::doctor::oidc::library_version,
+        api::doctor::oidc::hba_facts,
+        api::doctor::oidc::board_facts,
+    ]
+);
+extension_sql_file!(
+    "../sql/doctor_policy.sql",
+    name = "doctor_policy",
+    requires =
+        ["doctor", "triggers", "keys", api::doctor::oidc::policy_limits, api::doctor::oidc::provider_problem]
+);
+extension_sql_file!(
+    "../sql/doctor_rules.sql",
+    name = "doctor_rules",
+    requires = ["doctor", "triggers", api::doctor::oidc::rule_problem, api::doctor::oidc::role_problem]
 );
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 

@@ -20,3 +20,11 @@ pub(crate) fn provider(json: &str) -> Result<Provider, RowError> {
 pub(crate) fn rule(json: &str) -> Result<Rule, RowError> {
     compile_rule(&from_json(json)?)
 }
+
+/// What is wrong with a row, for the log and for `oidc.doctor()`.
+pub(crate) fn sentence(error: &RowError) -> String {
+    match &error.detail {
+        Some(detail) => format!("{}: {detail}", error.message),
+        None => error.message.clone(),
+    }
+}

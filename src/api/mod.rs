@@ -1,6 +1,7 @@
 //! The counter: the functions that SQL calls, thin.
 
 pub(crate) mod claims;
+pub(crate) mod doctor;
 pub(crate) mod keys;
 pub(crate) mod triggers;
 

@@ -1,6 +1,7 @@
 //! Roles, as the shared catalogs have them. Usable in the hook, where no database is open yet.
 
 use super::startup;
+use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
@@ -13,6 +14,25 @@ pub(crate) struct Role {
     pub(crate) valid_until: Option<i64>,
     /// Why the role is privileged, or None: itself, or any role that it is a member of.
     pub(crate) privilege: Option<String>,
+}
+
+impl Role {
+    /// What core would not refuse, or would refuse with more than the constant line.
+    ///
+    /// # Errors
+    /// Why a token does not open a session in this role at `now` (microseconds since 1970).
+    pub(crate) fn admits(&self, allow_privileged: bool, now: i64) -> Result<(), Refusal> {
+        if !self.can_login {
+            return Err(Refusal::RoleCannotLogin);
+        }
+        if self.valid_until.is_some_and(|until| until <= now) {
+            return Err(Refusal::RoleExpired);
+        }
+        match &self.privilege {
+            Some(why) if !allow_privileged => Err(Refusal::RolePrivileged { why: why.clone() }),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// The predefined roles that only read; every other `pg_*` role counts as privileged, new ones included.

@@ -163,10 +163,7 @@ fn put_up(reading: &Reading, asked: u64) {
 
 fn complain(complaints: &[Complaint]) {
     for Complaint { row, error } in complaints {
-        let detail = match &error.detail {
-            Some(detail) => format!("{}: {detail}", error.message),
-            None => error.message.clone(),
-        };
+        let detail = rows::sentence(error);
         report::warning(&format!("{row} gives nothing"), Some(&detail), error.hint.as_deref());
     }
 }
