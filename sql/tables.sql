@@ -60,7 +60,7 @@ CREATE TABLE oidc.role_mapping (
     effect           text NOT NULL DEFAULT 'allow' CHECK (effect IN ('allow', 'deny')),
     priority         integer NOT NULL DEFAULT 100,
     databases        text[],
-    replication      boolean NOT NULL DEFAULT false,
+    replication      boolean DEFAULT false,
     addresses        cidr[],
     valid_from       timestamptz,
     valid_until      timestamptz,
@@ -73,16 +73,16 @@ CREATE INDEX role_mapping_provider_idx ON oidc.role_mapping (provider);
 COMMENT ON TABLE oidc.role_mapping IS 'Rules: claims that must match, and the role that they give';
 COMMENT ON COLUMN oidc.role_mapping.id IS 'Number of the rule, in logs; breaks ties of priority';
 COMMENT ON COLUMN oidc.role_mapping.provider IS 'The provider whose tokens the rule is for';
-COMMENT ON COLUMN oidc.role_mapping.match IS 'JSON object, every member must hold: claim name or JSON Pointer, and the value that the claim equals or contains';
-COMMENT ON COLUMN oidc.role_mapping.role IS 'The role that the rule gives';
+COMMENT ON COLUMN oidc.role_mapping.match IS 'JSON object, every member must hold: claim name or JSON Pointer, and a value that the claim equals or contains, or {"any"|"not"|"exists"|"glob"|"regex": ...}';
+COMMENT ON COLUMN oidc.role_mapping.role IS 'The role that the rule gives; \1 in it is what group 1 of the rule''s regular expression matched; null in a rule that denies';
 COMMENT ON COLUMN oidc.role_mapping.role_oid IS 'The role''s oid when the rule was written, kept by a trigger: a role made anew under the same name gets nothing';
-COMMENT ON COLUMN oidc.role_mapping.effect IS '''allow''; ''deny'' is not supported yet';
+COMMENT ON COLUMN oidc.role_mapping.effect IS '''allow'', or ''deny'': refuses the whole login of whoever it matches';
 COMMENT ON COLUMN oidc.role_mapping.priority IS 'Lower first, then id';
 COMMENT ON COLUMN oidc.role_mapping.databases IS 'Databases for which the rule counts; null: all';
-COMMENT ON COLUMN oidc.role_mapping.replication IS 'Not supported yet: must be false';
-COMMENT ON COLUMN oidc.role_mapping.addresses IS 'Not supported yet: must be null';
-COMMENT ON COLUMN oidc.role_mapping.valid_from IS 'Not supported yet: must be null';
-COMMENT ON COLUMN oidc.role_mapping.valid_until IS 'Not supported yet: must be null';
+COMMENT ON COLUMN oidc.role_mapping.replication IS 'True: for replication connections only; false: for ordinary ones only; null (deny only): both';
+COMMENT ON COLUMN oidc.role_mapping.addresses IS 'Client addresses for which the rule counts; null: all, and Unix-domain sockets';
+COMMENT ON COLUMN oidc.role_mapping.valid_from IS 'When the rule begins to count; null: from the start';
+COMMENT ON COLUMN oidc.role_mapping.valid_until IS 'When the rule stops counting; null: never';
 COMMENT ON COLUMN oidc.role_mapping.session_limit IS 'Only null or ''none'' is supported yet';
 COMMENT ON COLUMN oidc.role_mapping.allow_privileged IS 'The role may be privileged (superuser, CREATEROLE, REPLICATION, BYPASSRLS, predefined roles with powers)';
 COMMENT ON COLUMN oidc.role_mapping.enabled IS 'False: the rule does not count';
@@ -162,7 +162,6 @@ CREATE TABLE oidc.audit_log (
     facts            jsonb
 );
 CREATE INDEX audit_log_time_idx ON oidc.audit_log ("time");
-COMMENT ON TABLE oidc.audit_log IS 'Every decision and every administrative event. Not supported yet: stays empty, decisions are in the server log';
 
 -- What pg_dump carries: the policy. Not its generation, not the cache, not the audit.
 SELECT pg_catalog.pg_extension_config_dump('oidc.provider', '');

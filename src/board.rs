@@ -13,6 +13,7 @@ use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
 };
+use rkyv::util::AlignedVec;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
@@ -189,6 +190,41 @@ pub(crate) fn keyring() -> Vec<ProviderKeys> {
     });
     drop(held);
     copy.map(KeyringImage::into_providers).unwrap_or_default()
+}
+
+/// Copies of both published images, of one moment.
+pub(crate) struct Copy {
+    policy: AlignedVec,
+    keyring: AlignedVec,
+}
+
+/// Copies what is published, to be looked at without the lock; None where [`read`] gives None. Not for logins.
+pub(crate) fn copy() -> Option<Copy> {
+    let board = header()?;
+    let (mut policy, mut keyring) = (AlignedVec::new(), AlignedVec::new());
+    // Before the lock: under it nothing is allocated.
+    policy.reserve(board.policy.capacity.load(Ordering::Relaxed));
+    keyring.reserve(board.keyring.capacity.load(Ordering::Relaxed));
+    let held = board.lock.shared();
+    let both = board.policy.active_bytes().zip(board.keyring.active_bytes());
+    let found = both.map(|(policy_bytes, keyring_bytes)| {
+        policy.extend_from_slice(policy_bytes);
+        keyring.extend_from_slice(keyring_bytes);
+    });
+    drop(held);
+    found.map(|()| Copy { policy, keyring })
+}
+
+impl Copy {
+    pub(crate) fn policy(&self) -> &ArchivedPolicyImage {
+        // SAFETY: as in `read`: bytes that were checked when they were published, in a vector aligned to 16.
+        unsafe { rkyv::access_unchecked::<ArchivedPolicyImage>(&self.policy) }
+    }
+
+    pub(crate) fn keyring(&self) -> &ArchivedKeyringImage {
+        // SAFETY: as in `policy`.
+        unsafe { rkyv::access_unchecked::<ArchivedKeyringImage>(&self.keyring) }
+    }
 }
 
 /// Whether core gave the worker a slot at this start.

@@ -72,6 +72,7 @@ refusals! {
     RoleCannotLogin = "role_cannot_login", 108, FINAL, "The role is not permitted to log in.";
     RoleExpired = "role_expired", 107, FINAL, "The role is past its VALID UNTIL.";
     RolePrivileged { why: String } = "role_privileged", 101, FINAL, "The role is privileged, and the rule does not say allow_privileged.";
+    ConnectDenied = "connect_denied", 108, FINAL, "The role has no CONNECT privilege on the database, or there is no such database.";
     DoorBypassed = "door_bypassed", 133, FINAL, "A guarded line was passed without a decision, because another library did not call the ClientAuthentication hook.";
     SettingsFailed = "settings_failed", 0, FINAL, "The session could not be set up after the decision.";
     InternalError = "internal_error", 0, FINAL, "A step of the decision failed unexpectedly.";

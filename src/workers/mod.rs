@@ -3,6 +3,7 @@
 mod fetching;
 mod keeping;
 mod keyring;
+mod reading;
 mod registry;
 
 use crate::board::{self, Staff};

@@ -1,14 +1,11 @@
 //! The registry worker: the only place with SQL. Reads the policy tables and publishes the policy.
 
-use super::keeping::{self, Keeper};
+use super::keeping::Keeper;
+use super::reading::{Complaint, Found, Reading, read};
 use crate::board::{self, Staff};
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, worker};
 use crate::{rows, settings};
-use pg_oidc_core::image::PolicyImage;
-use pg_oidc_core::provider::Provider;
-use pg_oidc_core::row::RowError;
-use pg_oidc_core::rules::Rule;
 use pgrx::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,28 +20,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_secs(1);
 
 static CONNECTED: AtomicBool = AtomicBool::new(false);
-
-/// What the tables hold, compiled.
-struct Reading {
-    generation: i64,
-    image: Result<PolicyImage, String>,
-    /// What is wrong with single rows; each gives nothing until it is mended.
-    complaints: Vec<Complaint>,
-}
-
-struct Complaint {
-    row: String,
-    error: RowError,
-}
-
-/// What the database holds.
-enum Found {
-    /// No extension.
-    Nothing,
-    /// The generation that is published already.
-    Same,
-    Policy(Reading),
-}
 
 #[pg_guard]
 #[allow(unsafe_code, reason = "core finds a worker's function by its name")]
@@ -162,69 +137,8 @@ fn put_up(reading: &Reading, asked: u64) {
 }
 
 fn complain(complaints: &[Complaint]) {
-    for Complaint { row, error } in complaints {
+    for Complaint { row, consequence, error } in complaints {
         let detail = rows::sentence(error);
-        report::warning(&format!("{row} gives nothing"), Some(&detail), error.hint.as_deref());
+        report::warning(&format!("{row} {consequence}"), Some(&detail), error.hint.as_deref());
     }
-}
-
-/// All of the policy, of one moment: the transaction is REPEATABLE READ.
-fn read(known: Option<i64>) -> Result<Found, String> {
-    Spi::connect(|client| {
-        let sql = |error: spi::Error| error.to_string();
-        let there = client
-            .select("SELECT 1 FROM pg_extension WHERE extname = 'pg_oidc'", Some(1), &[])
-            .map_err(sql)?;
-        if there.is_empty() {
-            return Ok(Found::Nothing);
-        }
-        let generation = client
-            .select("SELECT generation FROM oidc.policy_state", Some(1), &[])
-            .map_err(sql)?
-            .first()
-            .get_one::<i64>()
-            .map_err(sql)?
-            .unwrap_or(0);
-        if known == Some(generation) {
-            return Ok(Found::Same);
-        }
-        let mut complaints = Vec::new();
-        let mut providers = providers(client, &mut complaints)?;
-        keeping::give_back(client, &mut providers)?;
-        let rules = rules(client, &mut complaints)?;
-        let image = PolicyImage::build(providers, rules).map_err(|error| error.to_string());
-        Ok(Found::Policy(Reading { generation, image, complaints }))
-    })
-}
-
-fn providers(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Vec<Provider>, String> {
-    let query = "SELECT p.name, oidc.provider_row(p) FROM oidc.provider p";
-    compile(client, query, rows::provider, complaints, |name| format!("OIDC provider {name:?}"))
-}
-
-fn rules(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Vec<Rule>, String> {
-    let query = "SELECT m.id::text, oidc.rule_row(m) FROM oidc.role_mapping m WHERE m.enabled";
-    compile(client, query, rows::rule, complaints, |id| format!("OIDC rule {id}"))
-}
-
-/// Compiles each row that `query` gives as key and JSON; a row that does not compile is a complaint.
-fn compile<T>(
-    client: &spi::SpiClient<'_>,
-    query: &str,
-    compile: fn(&str) -> Result<T, RowError>,
-    complaints: &mut Vec<Complaint>,
-    called: impl Fn(&str) -> String,
-) -> Result<Vec<T>, String> {
-    let sql = |error: spi::Error| error.to_string();
-    let table = client.select(query, None, &[]).map_err(sql)?;
-    let mut compiled = Vec::with_capacity(table.len());
-    for tuple in table {
-        let key: String = tuple.get(1).map_err(sql)?.unwrap_or_default();
-        let row: String = tuple.get(2).map_err(sql)?.unwrap_or_default();
-        match compile(&row) {
-            Ok(row) => compiled.push(row),
-            Err(error) => complaints.push(Complaint { row: called(&key), error }),
-        }
-    }
-    Ok(compiled)
 }

@@ -1,0 +1,195 @@
+//! Why a login would end as it would: core's explanation, and what the catalog says of the roles.
+
+use super::must_be_preloaded;
+use crate::board;
+use crate::pg::catalog;
+use crate::pg::report;
+use crate::pg::startup;
+use crate::settings;
+use pg_oidc_core::decision::{Replication, Request};
+use pg_oidc_core::explanation::{self, Explanation, Given, Passed};
+use pg_oidc_core::image::{ArchivedKeyringImage, ArchivedPolicyImage};
+use pg_oidc_core::refusal::Refusal;
+use pgrx::PgSqlErrorCode;
+use std::net::IpAddr;
+
+/// The login that is asked about. Null for the user: whatever the rules give; for the database: this one; for the
+/// client: a Unix-domain socket.
+struct Login<'a> {
+    user: Option<&'a str>,
+    database: Option<&'a str>,
+    client: Option<IpAddr>,
+    replication: bool,
+}
+
+/// Explains on copies of what is published: an explanation looks at every rule, which no login should wait for.
+fn explain<E>(
+    login: &Login<'_>,
+    explain: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringImage, &Request<'_>) -> Result<Explanation, E>,
+) -> Result<Explanation, E> {
+    must_be_preloaded();
+    // What was committed before counts here as it does in a login.
+    let asked = board::asked();
+    board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
+    let Some(published) = board::copy() else {
+        report::raise(
+            PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "there is no published policy to explain logins with",
+            None,
+            Some("oidc.doctor() says why."),
+        );
+    };
+    let here = catalog::current_database();
+    let database = login.database.unwrap_or(&here);
+    let role = login.user.and_then(|user| catalog::role(user, &settings::database()));
+    let request = Request {
+        user: login.user.unwrap_or_default(),
+        database,
+        role_oid: role.map_or(0, |role| role.oid),
+        address: login.client,
+        // Only a connection to a database can be told from one without.
+        replication: match (login.replication, database.is_empty()) {
+            (false, _) => Replication::None,
+            (true, true) => Replication::Physical,
+            (true, false) => Replication::Database,
+        },
+        now: startup::now(),
+    };
+    let mut explanation = explain(published.policy(), published.keyring(), &request)?;
+    roles(&mut explanation, login.user.is_some(), database);
+    outcome(&mut explanation);
+    Ok(explanation)
+}
+
+/// What keeps the roles from being logged in with, where it can be seen beforehand.
+fn roles(explanation: &mut Explanation, asked_for_one: bool, database: &str) {
+    let given: Vec<Given> = match explanation.decided.clone() {
+        Some(decided) => vec![decided],
+        None if asked_for_one => Vec::new(),
+        None => explanation.given.clone(),
+    };
+    let mut some = false;
+    for given in &given {
+        let name = format!("role {:?}", given.role);
+        match admits(given, database) {
+            Ok(()) => {
+                some = true;
+                explanation.note(name, Passed::Yes, "It may log in here.");
+            }
+            Err(refusal) if asked_for_one => explanation.refuse(name, refusal),
+            Err(refusal) => explanation.note(name, Passed::No, refusal.detail()),
+        }
+    }
+    if !asked_for_one && !given.is_empty() && !some {
+        explanation.refusal.get_or_insert(Refusal::UserNotMapped);
+    }
+}
+
+fn admits(given: &Given, database: &str) -> Result<(), Refusal> {
+    let role = catalog::role(&given.role, &settings::database()).ok_or(Refusal::RoleMissing)?;
+    if given.role_oid.is_some_and(|oid| oid != role.oid) {
+        return Err(Refusal::RoleReplaced);
+    }
+    role.admits(given.allow_privileged, startup::now())?;
+    if !database.is_empty() && !catalog::may_connect(role.oid, database) {
+        return Err(Refusal::ConnectDenied);
+    }
+    Ok(())
+}
+
+fn outcome(explanation: &mut Explanation) {
+    match explanation.refusal.clone() {
+        None => explanation.note("login", Passed::Yes, "It would be accepted."),
+        Some(refusal) => {
+            explanation.note("login", Passed::No, format!("It would be refused: {}.", refusal.code()));
+        }
+    }
+}
+
+#[pgrx::pg_schema]
+mod oidc {
+    use super::*;
+    use pgrx::datum::Inet;
+    use pgrx::prelude::*;
+
+    type Steps = TableIterator<
+        'static,
+        (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
+    >;
+
+    /// Each step of the decision about a token whose signature was cut off, or that has expired.
+    #[pg_extern(volatile)]
+    fn explain(
+        token: &str,
+        login_user: default!(Option<&str>, "NULL"),
+        database: default!(Option<&str>, "NULL"),
+        client: default!(Option<Inet>, "NULL"),
+        replication: default!(bool, "false"),
+    ) -> TableIterator<
+        'static,
+        (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
+    > {
+        let client = address(client);
+        let login = Login { user: login_user, database, client, replication };
+        let bytes = settings::login().max_token_bytes;
+        let explained = super::explain(&login, |policy, keyring, request| {
+            explanation::explain_token(policy, keyring, token, bytes, request)
+        });
+        rows(explained.unwrap_or_else(|explanation::Live| {
+            report::raise(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "the token may still be valid",
+                Some("Statements are logged and shown, and whoever reads a token can use it."),
+                Some("Cut off its signature, the part after the second dot, and keep the rest."),
+            )
+        }))
+    }
+
+    /// As `oidc.explain_claims`, with the claims as text, exact to the last digit.
+    #[pg_extern(volatile)]
+    fn explain_claims_text(
+        provider: &str,
+        claims: &str,
+        login_user: Option<&str>,
+        database: Option<&str>,
+        client: Option<Inet>,
+        replication: bool,
+    ) -> TableIterator<
+        'static,
+        (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
+    > {
+        let client = address(client);
+        let login = Login { user: login_user, database, client, replication };
+        let explained = super::explain(&login, |policy, _, request| {
+            explanation::explain_claims(policy, provider, claims, request)
+        });
+        rows(explained.unwrap_or_else(|error| {
+            crate::api::raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, &error)
+        }))
+    }
+
+    fn rows(explanation: Explanation) -> Steps {
+        TableIterator::new(explanation.rows.into_iter().zip(1..).map(|(row, step)| {
+            let passed = match row.passed {
+                Passed::Yes => "yes",
+                Passed::No => "no",
+                Passed::NotChecked => "not checked",
+            };
+            (step, row.name, passed, row.detail)
+        }))
+    }
+
+    /// The address alone; a network with host bits cut off is not a client's.
+    fn address(client: Option<Inet>) -> Option<IpAddr> {
+        let Inet(text) = client?;
+        let address = text.split('/').next().unwrap_or_default().parse();
+        Some(address.unwrap_or_else(|_| {
+            report::raise(
+                PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+                "\"client\" must be the address of one client",
+                None,
+                None,
+            )
+        }))
+    }
+}
