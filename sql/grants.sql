@@ -32,6 +32,8 @@ END
 $$;
 GRANT USAGE ON SCHEMA oidc TO PUBLIC;
 GRANT EXECUTE ON FUNCTION oidc.identity(), oidc.provider(), oidc.claims(), oidc.claims_text(), oidc.claim(text) TO PUBLIC;
+-- Reads nothing but its argument; the view oidc.access calls it with the rights of whoever may read the view.
+GRANT EXECUTE ON FUNCTION oidc.condition_text(text) TO PUBLIC;
 
 COMMENT ON FUNCTION oidc.identity() IS 'Identity of the token that opened this session; null without a token';
 COMMENT ON FUNCTION oidc.provider() IS 'Provider of the token that opened this session; null without a token';

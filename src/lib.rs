@@ -65,6 +65,12 @@ extension_sql_file!(
     name = "doctor_rules",
     requires = ["doctor", "triggers", api::doctor::oidc::rule_problem, api::doctor::oidc::role_problem]
 );
+extension_sql_file!(
+    "../sql/access.sql",
+    name = "access",
+    requires = ["tables", api::policy_text::oidc::condition_text]
+);
+extension_sql_file!("../sql/document.sql", name = "document", requires = ["tables", "access"]);
 extension_sql_file!("../sql/grants.sql", name = "grants", finalize);
 
 /// Runs once in the postmaster, under shared_preload_libraries. Everywhere else it does nothing.

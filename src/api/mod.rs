@@ -3,6 +3,7 @@
 pub(crate) mod claims;
 pub(crate) mod doctor;
 pub(crate) mod keys;
+pub(crate) mod policy_text;
 pub(crate) mod triggers;
 
 use crate::board;
