@@ -292,9 +292,7 @@ impl World {
     }
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
-        self.run(token, |policy, verified| {
-            decide(policy, &verified, &self.request())
-        })
+        self.run(token, |policy, verified| decide(policy, &verified, &self.request()))
     }
 
     /// What the client asks for.
@@ -358,6 +356,23 @@ impl World {
         };
         assert!(is_current(policy, &selected));
         last(policy, verify(untrusted, &selected, self.now)?)
+    }
+}
+
+/// A policy of the provider `corp`, built once.
+pub(crate) struct Policy(rkyv::util::AlignedVec);
+
+impl Policy {
+    pub(crate) fn new(rules: &[RuleRow]) -> Policy {
+        let rules = rules.iter().map(|row| compile_rule(row).unwrap()).collect();
+        let provider = compile_provider(&provider_row(), false).unwrap();
+        Policy(encode_policy(&PolicyImage::build(vec![provider], rules).unwrap()).unwrap())
+    }
+
+    /// The rule that decides, or the code of the refusal.
+    pub(crate) fn decide(&self, verified: &Verified, request: &Request<'_>) -> Result<i64, &'static str> {
+        let decision = decide(check_policy(&self.0).unwrap(), verified, request);
+        decision.map(|decision| decision.rule_id).map_err(|refusal| refusal.code())
     }
 }
 

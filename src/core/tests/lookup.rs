@@ -12,7 +12,7 @@ use pg_oidc_core::rules::{RuleRow, compile_rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::common::{ROLE_OID, World, claims, claims_with, provider_row, rule_row, token};
+use crate::common::{World, claims, claims_with, provider_row, rule_row, token};
 
 /// Values from a small set, so that rules and tokens meet often.
 fn value() -> impl Strategy<Value = Value> {

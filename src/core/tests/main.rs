@@ -28,6 +28,8 @@ mod header;
 mod jwks;
 mod lookup;
 mod mapping;
+mod oracle;
+mod patterns;
 mod refusals;
 mod rows;
 mod signature;

@@ -181,7 +181,7 @@ fn pointers() {
 
 #[test]
 fn a_changed_provider_is_noticed_between_verify_and_decide() {
-    use pg_oidc_core::decision::{Request, decide};
+    use pg_oidc_core::decision::decide;
     use pg_oidc_core::image::{PolicyImage, check_policy, encode_policy};
     use pg_oidc_core::provider::compile_provider;
     use pg_oidc_core::rules::compile_rule;
@@ -192,7 +192,7 @@ fn a_changed_provider_is_noticed_between_verify_and_decide() {
         let image = PolicyImage::build(vec![compile_provider(&row, false).unwrap()], rules).unwrap();
         let bytes = encode_policy(&image).unwrap();
         let policy = check_policy(&bytes).unwrap();
-        decide(policy, &verified, &Request { user: "reader", database: "app", role_oid: ROLE_OID })
+        decide(policy, &verified, &World::new().request())
             .map_err(|refusal| refusal.code())
     };
     assert!(decide_with(provider_row()).is_ok());

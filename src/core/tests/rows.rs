@@ -247,7 +247,7 @@ fn rule_columns_that_are_not_built_yet() {
         row.role = None;
     });
     refused_rule("\"effect\" must be", |row| row.effect = "Allow".to_owned());
-    refused_rule("\"replication\" is not supported yet", |row| row.replication = true);
+    refused_rule("\"replication\" is not supported yet", |row| row.replication = Some(true));
     refused_rule("\"addresses\" is not supported yet", |row| row.addresses = Some(vec![]));
     refused_rule("\"valid_from\" is not supported yet", |row| row.valid_from = Some(0));
     refused_rule("\"valid_until\" is not supported yet", |row| row.valid_until = Some(i64::MAX));
