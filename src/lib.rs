@@ -28,11 +28,18 @@ extension_sql_file!(
     requires = [
         "tables",
         api::triggers::oidc::check_rights,
+        api::triggers::oidc::check_rule,
+        api::triggers::oidc::check_stored_rule,
         api::triggers::oidc::refuse_change,
         api::triggers::oidc::policy_changed,
         api::triggers::oidc::judge_provider,
         api::triggers::oidc::judge_rule,
     ]
+);
+extension_sql_file!(
+    "../sql/audit.sql",
+    name = "audit",
+    requires = ["triggers", api::audit::oidc::audit_change]
 );
 extension_sql_file!(
     "../sql/keys.sql",
@@ -64,6 +71,11 @@ extension_sql_file!(
     "../sql/doctor_rules.sql",
     name = "doctor_rules",
     requires = ["doctor", "triggers", api::doctor::oidc::rule_problem, api::doctor::oidc::role_problem]
+);
+extension_sql_file!(
+    "../sql/explain.sql",
+    name = "explain",
+    requires = ["tables", api::explain::oidc::explain, api::explain::oidc::explain_claims_text]
 );
 extension_sql_file!(
     "../sql/access.sql",

@@ -1,9 +1,16 @@
 //! The rows of the policy tables as core's compiler takes them, read the same way by triggers and worker.
 
+use crate::pg::row::{self, column};
+use crate::pg::startup;
 use crate::settings;
 use pg_oidc_core::provider::{Provider, compile_provider};
 use pg_oidc_core::row::{RowError, from_json};
 use pg_oidc_core::rules::{Rule, compile_rule};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::{WhoAllocated, pg_sys};
+use serde_json::value::{RawValue, to_raw_value};
+use std::collections::BTreeMap;
 
 /// Compiles a row that `oidc.provider_row` gave.
 ///
@@ -19,6 +26,35 @@ pub(crate) fn provider(json: &str) -> Result<Provider, RowError> {
 /// As [`provider`].
 pub(crate) fn rule(json: &str) -> Result<Rule, RowError> {
     compile_rule(&from_json(json)?)
+}
+
+/// Compiles a row of `oidc.role_mapping` that a trigger has in its hand. The JSON is what `oidc.rule_row` gives; that
+/// function cannot be called here, since whoever may write rules need not be able to execute it.
+///
+/// # Errors
+/// As [`provider`].
+pub(crate) fn rule_in_hand(row: PgHeapTuple<'_, impl WhoAllocated>) -> Result<Rule, RowError> {
+    let oid = column::<pg_sys::Oid>(&row, "role_oid").map_or(0, pg_sys::Oid::to_u32);
+    let (from, until) = (micros(&row, "valid_from"), micros(&row, "valid_until"));
+    let text = row::json(row);
+    let text = text.to_string_lossy();
+    let mut json: BTreeMap<&str, Box<RawValue>> = from_json(&text)?;
+    json.insert("role_oid", raw(&oid));
+    json.insert("valid_from", raw(&from));
+    json.insert("valid_until", raw(&until));
+    rule(raw(&json).get())
+}
+
+fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
+    to_raw_value(value).unwrap_or_default()
+}
+
+/// A time in microseconds since 1970; the infinities are the extremes.
+fn micros(row: &PgHeapTuple<'_, impl WhoAllocated>, name: &str) -> Option<i64> {
+    match column::<TimestampWithTimeZone>(row, name).map(i64::from)? {
+        i64::MIN => Some(i64::MIN),
+        time => Some(startup::from_core_epoch(time)),
+    }
 }
 
 /// What is wrong with a row, for the log and for `oidc.doctor()`.

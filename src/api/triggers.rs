@@ -1,22 +1,16 @@
 //! The triggers of the policy tables: who may write, what may be written, and that a change counts.
 
-use crate::pg::{catalog, report, transaction};
+use super::rights::{self, Rule};
+use crate::pg::{catalog, report, row, transaction};
 use crate::{board, rows, settings};
 use pg_oidc_core::row::RowError;
-use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_sys};
 
-/// Refuses a change by anyone but a superuser, and in any database but the one that holds the policy.
+/// Refuses a change in any database but the one that holds the policy.
 ///
-/// Where the library is not preloaded (pg_restore into a server that is not set up yet) only the first is checked.
-fn may_write() {
-    if !catalog::superuser() {
-        report::raise(
-            PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE,
-            "permission denied to change the OIDC policy",
-            Some("Only superusers may change it."),
-            None,
-        );
-    }
+/// Not where the library is not preloaded: pg_restore into a server that is not set up yet.
+fn must_be_here() {
     if !board::exists() {
         return;
     }
@@ -36,6 +30,14 @@ fn judge<T>(compiled: Result<T, RowError>) {
     if let Err(error) = compiled {
         super::raise(PgSqlErrorCode::ERRCODE_CHECK_VIOLATION, &error);
     }
+}
+
+/// A restore may bring the rules before the roles.
+fn warn_of_missing_role(role: &str) {
+    let message = format!("role \"{role}\" does not exist");
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_UNDEFINED_OBJECT, message, "pg_oidc")
+        .set_detail("The rule gives nothing until the role exists and the rule is written again.")
+        .report(PgLogLevel::WARNING);
 }
 
 #[pgrx::pg_schema]
@@ -58,11 +60,73 @@ mod oidc {
         judge(rows::rule(row));
     }
 
-    /// BEFORE each change of a policy table, TRUNCATE included: who may write, and where.
+    /// BEFORE each change of a table of ours, TRUNCATE included: who may write, and where.
     #[pg_trigger]
     fn check_rights<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
-        may_write();
-        Ok(trigger.new().or_else(|| trigger.old()))
+        must_be_here();
+        let table = trigger.table_name().unwrap_or_default();
+        let (old, new) = (trigger.old(), trigger.new());
+        if old.is_none() && new.is_none() {
+            rights::may_truncate(&table);
+        } else if table == "role_mapping" {
+            if let Some(old) = &old {
+                rights::may_change(&Rule::of(old));
+            }
+            if let Some(new) = &new {
+                rights::may_write(&Rule::of(new));
+            }
+        } else {
+            rights::must_be_superuser(&table);
+        }
+        Ok(new.or(old))
+    }
+
+    /// BEFORE a rule is written: it must compile, and gets the oid of its role beside the name, whatever was given. A
+    /// role that is dropped and made anew gets nothing.
+    #[pg_trigger]
+    fn check_rule<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, pgrx::AllocatedByRust>>, std::convert::Infallible> {
+        let Some(new) = trigger.new() else { return Ok(None) };
+        let mut new = new.into_owned();
+        if row::lacks_a_value(trigger) {
+            return Ok(Some(new));
+        }
+        judge(trigger.new().map_or(Ok(()), |row| rows::rule_in_hand(row).map(drop)));
+        let rule = Rule::of(&new);
+        let oid = rule.current_oid();
+        if let (Some(role), None) = (rule.named_role(), oid) {
+            warn_of_missing_role(role);
+        }
+        if rule.stored_oid() != oid
+            && let Err(error) = new.set_by_name("role_oid", oid.map(pg_sys::Oid::from))
+        {
+            pgrx::error!("could not keep the oid of the rule's role: {error}");
+        }
+        Ok(Some(new))
+    }
+
+    /// AFTER a rule was written: all of it again, of the row as it is stored. A BEFORE trigger of somebody else's that
+    /// fires after ours may have changed it.
+    #[pg_trigger]
+    fn check_stored_rule<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
+        if let Some(old) = trigger.old() {
+            rights::may_change(&Rule::of(&old));
+        }
+        if let Some(new) = trigger.new() {
+            let rule = Rule::of(&new);
+            rights::may_write(&rule);
+            judge(rows::rule_in_hand(new));
+            if rule.stored_oid() != rule.current_oid() {
+                report::raise(
+                    PgSqlErrorCode::ERRCODE_TRIGGERED_DATA_CHANGE_VIOLATION,
+                    "the rule was changed after it had been checked",
+                    Some("\"role_oid\" is not the oid of \"role\"."),
+                    Some("Look for triggers on \"oidc.role_mapping\" that are not of pg_oidc."),
+                );
+            }
+        }
+        Ok(None)
     }
 
     /// BEFORE each change of a table that is there in its final shape but not acted on.
@@ -82,14 +146,7 @@ mod oidc {
     /// SECURITY DEFINER: whoever may write rules need not be able to write the generation.
     #[pg_trigger]
     fn policy_changed<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
-        if trigger.table_schema().ok().as_deref() != Some("oidc") {
-            report::raise(
-                PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-                "this trigger is only for the tables of schema \"oidc\"",
-                None,
-                None,
-            );
-        }
+        crate::api::must_be_ours(trigger);
         transaction::note_change();
         if transaction::first_touch()
             && let Err(error) = Spi::run("UPDATE oidc.policy_state SET generation = generation + 1")

@@ -27,6 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .allowlist_function("sendAuthRequest|pq_startmsgread|pq_endmsgread|pq_getbyte|pq_getmessage")
         .allowlist_function("get_guc_variables|GetNumConfigOptions|find_option|guc_free|guc_strdup")
         .allowlist_function("SignalHandlerForConfigReload|SignalHandlerForShutdownRequest")
+        .allowlist_function("nextval_internal")
         .allowlist_function("errstart|errcode|errmsg_internal|errdetail_internal|errhint|errfinish")
         .allowlist_var("ClientAuthentication_hook|BackgroundWorkerList|MyProcPort|HbaFileName")
         .allowlist_var("ShutdownRequestPending|ConfigReloadPending|AUTH_REQ_PASSWORD")

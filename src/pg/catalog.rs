@@ -87,6 +87,58 @@ pub(crate) fn database_is_utf8() -> bool {
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
 
+/// The oid of the role `name`, or None where there is none.
+pub(crate) fn role_oid(name: &str) -> Option<u32> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: acl.c; needs a transaction, which every caller has.
+    let oid = unsafe { pg_sys::get_role_oid(name.as_ptr(), true) };
+    (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
+}
+
+/// Whether `member` has the ADMIN option on `role`, granted to itself or to a role that it is a member of, whatever the
+/// other options of those grants: as core judges GRANT (acl.c, `is_admin_of_role`), but without two things. A superuser
+/// does not have it for that alone, and a role is never its own admin, as 15 says of the session user.
+pub(crate) fn is_admin(member: u32, role: u32) -> bool {
+    let mut seen = vec![pg_sys::Oid::from(member)];
+    let mut next = 0;
+    while let Some(&member) = seen.get(next) {
+        next += 1;
+        // SAFETY: as in `login_facts`; in a transaction.
+        for (parent, admin) in unsafe { memberships(member) } {
+            if admin && parent.to_u32() == role {
+                return true;
+            }
+            if !seen.contains(&parent) {
+                seen.push(parent);
+            }
+        }
+    }
+    false
+}
+
+/// Whether `role` may connect to the database. Not in the hook: it reads a catalog that is not shared-cached there.
+pub(crate) fn may_connect(role: u32, database: &str) -> bool {
+    let Ok(database) = CString::new(database) else { return false };
+    // SAFETY: dbcommands.c and aclchk.c; in a transaction of a session with a database.
+    unsafe {
+        let database = pg_sys::get_database_oid(database.as_ptr(), true);
+        database != pg_sys::InvalidOid
+            && database_aclcheck(database, role.into()) == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn database_aclcheck(database: pg_sys::Oid, role: pg_sys::Oid) -> pg_sys::AclResult::Type {
+    // SAFETY: as in `may_connect`.
+    unsafe { pg_sys::pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT.into()) }
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn database_aclcheck(database: pg_sys::Oid, role: pg_sys::Oid) -> pg_sys::AclResult::Type {
+    // SAFETY: as in `may_connect`.
+    unsafe { pg_sys::object_aclcheck(pg_sys::DatabaseRelationId, database, role, pg_sys::ACL_CONNECT.into()) }
+}
+
 /// Whether the current user is a superuser.
 pub(crate) fn superuser() -> bool {
     // SAFETY: superuser.c; needs a transaction, which every caller has.
@@ -126,7 +178,7 @@ unsafe fn privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<Stri
             if let Some(reason) = own_privilege(role, owner) {
                 return Some(reason);
             }
-            for parent in memberships(role) {
+            for (parent, _) in memberships(role) {
                 if !seen.contains(&parent) {
                     seen.push(parent);
                 }
@@ -161,8 +213,8 @@ unsafe fn own_privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<
     }
 }
 
-/// The roles that `member` is a direct member of, whatever the options of the grant.
-unsafe fn memberships(member: pg_sys::Oid) -> Vec<pg_sys::Oid> {
+/// The roles that `member` is a direct member of, whatever the other options of the grant, and whether it has ADMIN.
+unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
     // SAFETY: catcache.h: n_members entries follow the header; pinned until ReleaseCatCacheList.
     unsafe {
         let list = pg_sys::SearchSysCacheList(
@@ -177,7 +229,8 @@ unsafe fn memberships(member: pg_sys::Oid) -> Vec<pg_sys::Oid> {
             .iter()
             .map(|entry| {
                 let tuple = &raw mut (**entry).tuple;
-                (*pg_sys::GETSTRUCT(tuple).cast::<super::server::FormData_pg_auth_members>()).roleid
+                let form = pg_sys::GETSTRUCT(tuple).cast::<super::server::FormData_pg_auth_members>();
+                ((*form).roleid, (*form).admin_option)
             })
             .collect();
         pg_sys::ReleaseCatCacheList(list);

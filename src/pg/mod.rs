@@ -2,11 +2,15 @@
 //!
 //! Everything above this module calls safe functions that take and give plain Rust values.
 
+pub(crate) mod append;
 pub(crate) mod catalog;
+mod foreign_trigger;
 pub(crate) mod guc;
 pub(crate) mod hooks;
+pub(crate) mod identity;
 pub(crate) mod port;
 pub(crate) mod report;
+pub(crate) mod row;
 pub(crate) mod shmem;
 pub(crate) mod startup;
 pub(crate) mod transaction;

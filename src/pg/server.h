@@ -2,6 +2,7 @@
 #include "postgres.h"
 #include "miscadmin.h"
 #include "catalog/pg_auth_members.h"
+#include "commands/sequence.h"
 #include "libpq/auth.h"
 #include "libpq/hba.h"
 #include "libpq/libpq.h"

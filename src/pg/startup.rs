@@ -1,6 +1,7 @@
 //! Where in its life this process is.
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 
 /// Whether `_PG_init` may set up anything: preloaded by a postmaster, and no upgrade in progress.
 ///
@@ -42,4 +43,12 @@ pub(crate) fn to_core_epoch(micros: i64) -> i64 {
 pub(crate) fn authentication_timeout_ms() -> i64 {
     // SAFETY: an int setting in seconds (postmaster.c).
     i64::from(unsafe { pg_sys::AuthenticationTimeout }) * 1000
+}
+
+/// The time now as core writes it, whatever DateStyle is.
+pub(crate) fn timestamp_text() -> String {
+    // SAFETY: timestamp.c: a static buffer, copied at once.
+    unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(pg_sys::GetCurrentTimestamp())) }
+        .to_string_lossy()
+        .into_owned()
 }

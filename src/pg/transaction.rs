@@ -112,7 +112,10 @@ unsafe extern "C-unwind" fn object_access(
         // SAFETY: another library's hook with core's own arguments.
         unsafe { pg_guard_ffi_boundary(|| previous(access, class, object, sub, arg)) }
     }
-    use pg_sys::ObjectAccessType::{OAT_DROP, OAT_POST_ALTER};
+    use pg_sys::ObjectAccessType::{OAT_DROP, OAT_POST_ALTER, OAT_POST_CREATE};
+    if access == OAT_POST_CREATE && class == pg_sys::TriggerRelationId {
+        super::foreign_trigger::refuse(object);
+    }
     if access != OAT_DROP && access != OAT_POST_ALTER {
         return;
     }

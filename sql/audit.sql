@@ -1,0 +1,56 @@
+-- Every change of the policy is an event, written in the transaction of the change.
+COMMENT ON TABLE oidc.audit_log IS 'Changes of providers, rules and revocations: who, when, before and after. Written by triggers; only superusers may change it. Decisions are in the server log';
+COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
+COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
+COMMENT ON COLUMN oidc.audit_log.event IS 'provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''done'' for a change';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Not used yet';
+COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation';
+COMMENT ON COLUMN oidc.audit_log.subject IS 'The subject of the revocation';
+COMMENT ON COLUMN oidc.audit_log.identity IS 'Not used yet';
+COMMENT ON COLUMN oidc.audit_log.requested_user IS 'Not used yet';
+COMMENT ON COLUMN oidc.audit_log.role IS 'The role of the rule';
+COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The id of the rule';
+COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session';
+COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
+COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection of the session is encrypted by TLS';
+COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
+COMMENT ON COLUMN oidc.audit_log.kid IS 'Not used yet';
+COMMENT ON COLUMN oidc.audit_log.token_id IS 'Not used yet';
+COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session';
+COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
+COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
+COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
+COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'token: provider, subject and identity of the token that opened the session, where one did';
+
+ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.audit_log
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights_to_truncate;
