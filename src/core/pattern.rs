@@ -5,7 +5,7 @@
 //! (regex: 80 to 780 us), and literals that every match holds keep most expressions from being compiled at all.
 
 use regex_lite::{Regex, RegexBuilder};
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::ast::{self, Ast, Flag, RepetitionKind, RepetitionRange};
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::limits;
@@ -43,18 +43,12 @@ impl Pattern {
         compile(text)?;
         let expression = format!(r"\A(?:{text})\z");
         let compiled = compile(&expression)?;
-        let mut literals = Literals::default();
-        // What only the other parser refuses has no literals, and is tried against every text.
-        if let Ok(hir) = regex_syntax::parse(text) {
-            literals.prefix = edge(&hir, Edge::Start).0;
-            literals.suffix = edge(&hir, Edge::End).0;
-            literals.collect(&hir);
-        }
+        let Literals { prefix, suffix, longest, .. } = Literals::of(text);
         Ok(Pattern {
             expression,
-            prefix: literals.prefix,
-            suffix: literals.suffix,
-            needle: literals.longest,
+            prefix,
+            suffix,
+            needle: longest,
             is_regex: true,
             captures: compiled.captures_len() > 1,
         })
@@ -124,67 +118,104 @@ impl<'a> Matcher<'a> {
 }
 
 fn compile(expression: &str) -> Result<Regex, String> {
-    RegexBuilder::new(expression)
-        .size_limit(limits::PATTERN_BYTES)
-        .build()
-        .map_err(|error| error.to_string())
+    RegexBuilder::new(expression).size_limit(limits::PATTERN_BYTES).build().map_err(|error| error.to_string())
 }
 
-#[derive(Default)]
+/// What is known of every text that an expression fits, or a part of it.
+///
+/// This is read from the syntax tree of the other parser, where a character is a character and nothing else: a class
+/// is never taken for one, since the two disagree about what `\w` and `(?i)` mean outside of ASCII, and what is one
+/// character of a class there may be two here.
+#[derive(Debug, Default)]
 struct Literals {
+    /// It starts with this.
     prefix: String,
+    /// It ends with this.
     suffix: String,
+    /// It holds this somewhere.
     longest: String,
+    /// It is this: prefix and suffix are both all of it.
+    whole: bool,
 }
 
 impl Literals {
-    /// The longest literal that every match holds.
-    fn collect(&mut self, hir: &Hir) {
-        match hir.kind() {
-            HirKind::Literal(literal) => {
-                if let Ok(text) = std::str::from_utf8(&literal.0)
-                    && text.len() > self.longest.len()
-                {
-                    self.longest = text.to_owned();
-                }
+    fn of(text: &str) -> Literals {
+        let Ok(tree) = ast::parse::Parser::new().parse(text) else {
+            // What only the other parser refuses has no literals, and is tried against every text.
+            return Literals::default();
+        };
+        Literals::read(&tree, &mut false)
+    }
+
+    /// `folded`: whether `(?i)` is in force; what sets it counts until the end of the group around it.
+    fn read(tree: &Ast, folded: &mut bool) -> Literals {
+        match tree {
+            Ast::Literal(literal) if !(*folded && literal.c.is_ascii_alphabetic()) => {
+                Literals::exactly(literal.c.to_string())
             }
-            HirKind::Capture(capture) => self.collect(&capture.sub),
-            HirKind::Repetition(repetition) if repetition.min > 0 => self.collect(&repetition.sub),
-            HirKind::Concat(parts) => parts.iter().for_each(|part| self.collect(part)),
-            _ => {}
+            // No character at all.
+            Ast::Empty(_) | Ast::Assertion(_) => Literals::exactly(String::new()),
+            Ast::Flags(set) => {
+                *folded = set.flags.flag_state(Flag::CaseInsensitive).unwrap_or(*folded);
+                Literals::exactly(String::new())
+            }
+            Ast::Group(group) => {
+                let set = group.flags().and_then(|flags| flags.flag_state(Flag::CaseInsensitive));
+                Literals::read(&group.ast, &mut set.unwrap_or(*folded))
+            }
+            Ast::Concat(concat) => {
+                let mut all = Literals::exactly(String::new());
+                concat.asts.iter().for_each(|part| all.push(Literals::read(part, folded)));
+                all.end_run("");
+                all
+            }
+            Ast::Repetition(repetition) if at_least_once(&repetition.op.kind) => {
+                Literals { whole: false, ..Literals::read(&repetition.ast, folded) }
+            }
+            // An alternation is all of its group, so flags that it sets end with it.
+            _ => Literals::default(),
+        }
+    }
+
+    fn exactly(text: String) -> Literals {
+        Literals { prefix: text.clone(), suffix: text.clone(), longest: text, whole: true }
+    }
+
+    /// Takes in what comes next.
+    fn push(&mut self, next: Literals) {
+        if self.whole {
+            self.prefix.push_str(&next.prefix);
+        }
+        if next.whole {
+            self.suffix.push_str(&next.suffix);
+        } else {
+            self.end_run(&next.prefix);
+            self.suffix = next.suffix;
+            self.keep(next.longest);
+        }
+        self.whole = self.whole && next.whole;
+    }
+
+    /// The run of characters at the end goes no further than `rest`.
+    fn end_run(&mut self, rest: &str) {
+        self.keep(format!("{}{rest}", self.suffix));
+    }
+
+    fn keep(&mut self, run: String) {
+        if run.len() > self.longest.len() {
+            self.longest = run;
         }
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Edge {
-    Start,
-    End,
-}
-
-/// What every match has at that edge, and whether that is all that it has.
-fn edge(hir: &Hir, at: Edge) -> (String, bool) {
-    match hir.kind() {
-        HirKind::Empty | HirKind::Look(_) => (String::new(), true),
-        HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
-            Ok(text) => (text.to_owned(), true),
-            Err(_) => (String::new(), false),
-        },
-        HirKind::Capture(capture) => edge(&capture.sub, at),
-        HirKind::Repetition(repetition) if repetition.min > 0 => (edge(&repetition.sub, at).0, false),
-        HirKind::Concat(parts) => {
-            let mut all = String::new();
-            let mut next = |part: &Hir| {
-                let (text, whole) = edge(part, at);
-                all = if at == Edge::Start { format!("{all}{text}") } else { format!("{text}{all}") };
-                whole
-            };
-            let whole = match at {
-                Edge::Start => parts.iter().all(&mut next),
-                Edge::End => parts.iter().rev().all(&mut next),
-            };
-            (all, whole)
-        }
-        _ => (String::new(), false),
+fn at_least_once(kind: &RepetitionKind) -> bool {
+    match kind {
+        RepetitionKind::ZeroOrOne | RepetitionKind::ZeroOrMore => false,
+        RepetitionKind::OneOrMore => true,
+        RepetitionKind::Range(
+            RepetitionRange::Exactly(least)
+            | RepetitionRange::AtLeast(least)
+            | RepetitionRange::Bounded(least, _),
+        ) => *least > 0,
     }
 }
