@@ -26,6 +26,7 @@ mod condition;
 mod documents;
 mod header;
 mod jwks;
+mod language;
 mod lookup;
 mod mapping;
 mod oracle;
