@@ -11,10 +11,12 @@
 //! 7. Which roles are refused: [`target`] (n101 to n108, n123).
 //! 8. Which rows are refused: [`rows`].
 //! 9. Who may change them, where, and what of them is dumped: [`rights`] (n127, n128, n140, f027).
-//! 10. What others than superusers may change: [`rule_rights`] (n108, n137).
+//! 10. What others than superusers may change: [`rule_rights`] (n108), [`detours`] (n137).
 //! 11. Each change is an event: [`audit`].
 
 mod audit;
+mod detours;
+mod lead;
 mod matching;
 mod rights;
 mod rows;

@@ -5,71 +5,15 @@
 //! 3. Not rules of others, in whatever statement, old row or new.
 //! 4. Not rules that deny, with `\1`, with `allow_privileged`, or of a role that does not exist.
 //! 5. Not rules whose role was dropped and made anew, or renamed.
-//! 6. Not through triggers of one's own, disabled triggers, views, rules, SECURITY DEFINER, SET ROLE, a replica's
-//!    session, PREPARE TRANSACTION.
-//! 7. No other table at all.
+//! 6. No other table at all.
+//! 7. The statements of the README.
 
-use anyhow::{Result, ensure};
-use pg_oidc_test::client::Session;
+use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
+use super::lead::{Lead, NO_ADMIN, NO_ADMIN_ON, refused};
 use super::{next_login, reason, stage, token};
 use crate::scene::{rule_sql, rule_with};
-
-/// A session by token of a role that may change rules, and has ADMIN on `<name>_team` only. There are also the role
-/// `<name>_other` and a rule of it, with its id.
-struct Lead {
-    name: &'static str,
-    session: Session,
-    others: String,
-}
-
-impl Lead {
-    fn new(name: &'static str) -> Result<Self> {
-        stage().trio(name)?;
-        let admin = stage().admin()?;
-        admin.rows(&format!(
-            "CREATE ROLE {name}_team LOGIN; CREATE ROLE {name}_other LOGIN; \
-             GRANT {name}_team TO {name} WITH ADMIN OPTION; \
-             GRANT SELECT, INSERT, UPDATE, DELETE ON oidc.role_mapping TO {name}"
-        ))?;
-        let others = rule_sql(name, &json!({ "team": "other" }), &format!("{name}_other"));
-        let others = admin.value(&others)?.unwrap_or_default();
-        Ok(Self { name, session: stage().session(name, &token(name))?, others })
-    }
-
-    fn team(&self) -> String {
-        format!("{}_team", self.name)
-    }
-
-    /// Writes a rule for the own team, for the subject of the lead, and gives its id.
-    fn own_rule(&self) -> Result<String> {
-        let sql = rule_sql(self.name, &json!({ "sub": self.name }), &self.team());
-        Ok(self.session.value(&sql)?.unwrap_or_default())
-    }
-
-    /// This is refused with a detail that contains `detail`, and no rule is other than before.
-    fn refused(&self, sql: &str, detail: &str) -> Result<()> {
-        refused(&self.session, self.name, sql, detail)
-    }
-}
-
-/// As [`Lead::refused`], by another session on the rules of a provider.
-fn refused(session: &Session, provider: &str, sql: &str, detail: &str) -> Result<()> {
-    let admin = stage().admin()?;
-    let rules = format!("SELECT m::text FROM oidc.role_mapping m WHERE provider = '{provider}' ORDER BY id");
-    let before = admin.rows(&rules)?;
-    let told = session.error(sql)?;
-    ensure!(told.code == "42501", "{sql}: {told:?}");
-    ensure!(told.message == "permission denied to change the OIDC policy", "{sql}: {told:?}");
-    ensure!(told.detail.as_deref().is_some_and(|found| found.contains(detail)), "{sql}: {told:?}");
-    let after = admin.rows(&rules)?;
-    ensure!(before == after, "{sql}: {before:?} became {after:?}");
-    Ok(())
-}
-
-const NO_ADMIN: &str = "the current user has no ADMIN option";
-const NO_ADMIN_ON: &str = "The current user has no ADMIN option on role";
 
 #[test]
 fn admin_of_the_role_writes_its_rules() -> Result<()> {
@@ -322,138 +266,6 @@ fn n108_rules_of_roles_made_anew_or_renamed() -> Result<()> {
 }
 
 #[test]
-fn triggers_of_others_do_not_get_around() -> Result<()> {
-    let lead = Lead::new("planted")?;
-    let own = lead.own_rule()?;
-    let admin = stage().admin()?;
-    admin.rows(
-        "GRANT ALL ON ALL TABLES IN SCHEMA oidc TO planted; CREATE SCHEMA planted AUTHORIZATION planted",
-    )?;
-    let body = "CREATE FUNCTION planted.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'";
-    lead.session.rows(body)?;
-    // TRIGGER, which GRANT ALL includes, would let her replace the checks, and run code as who changes a rule next.
-    for sql in [
-        "CREATE TRIGGER zz BEFORE INSERT ON oidc.role_mapping FOR EACH ROW EXECUTE FUNCTION planted.f()",
-        "CREATE OR REPLACE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.role_mapping \
-         FOR EACH ROW EXECUTE FUNCTION planted.f()",
-        "CREATE OR REPLACE TRIGGER check_row BEFORE INSERT ON oidc.role_mapping FOR EACH ROW EXECUTE FUNCTION planted.f()",
-        "CREATE TRIGGER zz AFTER INSERT ON oidc.audit_log FOR EACH STATEMENT EXECUTE FUNCTION planted.f()",
-        "CREATE CONSTRAINT TRIGGER zz AFTER UPDATE ON oidc.policy_state FOR EACH ROW EXECUTE FUNCTION planted.f()",
-        "CREATE TRIGGER zz BEFORE UPDATE ON oidc.jwks_cache FOR EACH ROW EXECUTE FUNCTION planted.f()",
-    ] {
-        let told = lead.session.error(sql)?;
-        assert_eq!(told.message, "permission denied to create a trigger on a table of pg_oidc", "{sql}");
-        assert_eq!(told.code, "42501");
-    }
-    // Elsewhere she may, and a foreign key makes internal ones.
-    lead.session.rows(
-        "CREATE TABLE planted.t (p text REFERENCES oidc.provider); \
-         CREATE TRIGGER zz BEFORE INSERT ON planted.t FOR EACH ROW EXECUTE FUNCTION planted.f(); DROP TABLE planted.t",
-    )?;
-    for sql in [
-        "ALTER TABLE oidc.role_mapping DISABLE TRIGGER check_rights",
-        "ALTER TABLE oidc.role_mapping DISABLE TRIGGER ALL",
-        "DROP TRIGGER check_rights ON oidc.role_mapping",
-        "CREATE RULE r AS ON INSERT TO oidc.role_mapping DO INSTEAD NOTHING",
-        "CREATE TABLE planted.child () INHERITS (oidc.role_mapping)",
-    ] {
-        let told = lead.session.error(sql)?;
-        ensure!(told.code == "42501" && told.message.starts_with("must be owner of"), "{sql}: {told:?}");
-    }
-
-    // A trigger that is there all the same, and changes the row after it was checked.
-    let plant = |change: &str| -> Result<()> {
-        admin.rows(&format!(
-            "CREATE OR REPLACE FUNCTION planted.change() RETURNS trigger LANGUAGE plpgsql \
-             AS $$BEGIN {change}; RETURN NEW; END$$; \
-             CREATE OR REPLACE TRIGGER zz BEFORE INSERT OR UPDATE ON oidc.role_mapping FOR EACH ROW \
-             WHEN (NEW.provider = 'planted') EXECUTE FUNCTION planted.change()"
-        ))?;
-        Ok(())
-    };
-    let insert = rule_sql("planted", &json!({}), "planted_team");
-    let update = format!("UPDATE oidc.role_mapping SET comment = 'x' WHERE id = {own}");
-    for (change, detail) in [
-        ("NEW.role := 'planted_other'", NO_ADMIN_ON),
-        ("NEW.role := 'postgres'; NEW.role_oid := 10", NO_ADMIN_ON),
-        ("NEW.role := 'planted_\\1'", "takes its role from the token"),
-        ("NEW.effect := 'deny'; NEW.role := NULL", "does not allow but denies"),
-        ("NEW.allow_privileged := true", "sets \"allow_privileged\""),
-    ] {
-        plant(change)?;
-        lead.refused(&insert, detail)?;
-        lead.refused(&update, detail)?;
-    }
-    plant("NEW.role_oid := 10")?;
-    for session in [&lead.session, &admin] {
-        let told = session.error(&insert)?;
-        assert_eq!(
-            (told.code.as_str(), told.message.as_str()),
-            ("27000", "the rule was changed after it had been checked")
-        );
-    }
-    plant("NEW.match := '[]'")?;
-    for session in [&lead.session, &admin] {
-        let told = session.error(&update)?;
-        assert_eq!(told.message, "\"match\" must be a JSON object");
-    }
-    // One that changes what she may change is nobody's harm.
-    plant("NEW.comment := 'stamped'")?;
-    lead.session.rows(&update)?;
-    admin.rows("DROP TRIGGER zz ON oidc.role_mapping")?;
-    let comment = format!("SELECT comment FROM oidc.role_mapping WHERE id = {own}");
-    assert_eq!(admin.value(&comment)?.as_deref(), Some("stamped"));
-    admin.rows("REVOKE ALL ON ALL TABLES IN SCHEMA oidc FROM planted").map(drop)
-}
-
-#[test]
-fn views_replicas_and_prepared_transactions_do_not_get_around() -> Result<()> {
-    let lead = Lead::new("around")?;
-    let (own, theirs) = (lead.own_rule()?, lead.others.clone());
-    let admin = stage().admin()?;
-    // A view of the superuser's lends its owner's right on the table, not the owner's ADMIN.
-    admin.rows(
-        "CREATE VIEW around_view AS SELECT * FROM oidc.role_mapping WHERE provider = 'around'; \
-         CREATE RULE r AS ON DELETE TO around_view DO INSTEAD DELETE FROM oidc.role_mapping WHERE id = old.id; \
-         GRANT ALL ON around_view TO around; REVOKE ALL ON oidc.role_mapping FROM around",
-    )?;
-    let delete = |id: &str| format!("DELETE FROM around_view WHERE id = {id}");
-    let update = |id: &str| format!("UPDATE around_view SET comment = 'x' WHERE id = {id}");
-    lead.refused(&delete(&theirs), NO_ADMIN)?;
-    lead.refused(&update(&theirs), NO_ADMIN)?;
-    lead.session.rows(&update(&own))?;
-    // The triggers fire in the session of a replica too.
-    assert_eq!(lead.session.error("SET session_replication_role = replica")?.code, "42501");
-    admin.rows("GRANT SET ON PARAMETER session_replication_role TO around")?;
-    lead.session.rows("SET session_replication_role = replica")?;
-    lead.refused(&delete(&theirs), NO_ADMIN)?;
-    lead.refused(&update(&theirs), NO_ADMIN)?;
-    lead.session.rows(&update(&own))?;
-    lead.session.rows("RESET session_replication_role; BEGIN")?;
-    lead.session.rows(&delete(&own))?;
-    let told = lead.session.error("PREPARE TRANSACTION 'around'")?;
-    assert_eq!(told.message, "cannot prepare a transaction that changed the OIDC policy");
-    lead.session.rows("ROLLBACK")?;
-    // The user is changed in the middle of a statement, before and after the row is checked: she has the rights of
-    // neither, so together they give nothing.
-    admin.rows(
-        "CREATE ROLE around_guest; GRANT around_guest TO around; GRANT ALL ON around_view TO around_guest",
-    )?;
-    for sql in [
-        format!(
-            "UPDATE around_view SET comment = set_config('role', 'around_guest', false) WHERE id = {theirs}"
-        ),
-        format!(
-            "DELETE FROM around_view WHERE id = {theirs} AND set_config('role', 'around_guest', false) = 'around_guest'"
-        ),
-    ] {
-        lead.refused(&sql, NO_ADMIN)?;
-        lead.session.rows("RESET ROLE")?;
-    }
-    lead.session.rows(&delete(&own)).map(drop)
-}
-
-#[test]
 fn other_tables_are_for_superusers() -> Result<()> {
     let lead = Lead::new("tables")?;
     let own = lead.own_rule()?;
@@ -498,5 +310,33 @@ fn other_tables_are_for_superusers() -> Result<()> {
     admin
         .rows("REVOKE ALL ON ALL TABLES IN SCHEMA oidc FROM tables; REVOKE pg_write_all_data FROM tables")?;
     assert_eq!(next_login(stage(), "tables_team", &token("tables"))?, None, "rule {own} is as it was");
+    Ok(())
+}
+
+#[test]
+fn what_the_readme_grants() -> Result<()> {
+    let readme = std::fs::read_to_string(pg_oidc_test::workspace().join("README.md"))?;
+    let marker = "<!-- run by pg_test/tests/login/policy/rule_rights.rs -->";
+    let section = readme.split_once(marker).context("no blocks to run")?.1;
+    let mut blocks = section.split("```sql\n").skip(1).filter_map(|block| block.split("```").next());
+    let (grants, review) = (blocks.next().context("no grants")?, blocks.next().context("no review")?);
+    stage().trio("analytics_read")?;
+    let admin = stage().admin()?;
+    admin.rows(grants)?;
+    admin.rows(&rule_sql("analytics_read", &json!({ "sub": "boss" }), "finance_lead"))?;
+    let boss = crate::scene::good("analytics_read").claim("sub", json!("boss"));
+    let session = stage().session("finance_lead", &super::signed(&boss))?;
+    session.rows(&rule_sql("analytics_read", &json!({ "sub": "new" }), "analytics_read"))?;
+    refused(
+        &session,
+        "analytics_read",
+        &rule_sql("analytics_read", &json!({}), "finance_lead"),
+        NO_ADMIN_ON,
+    )?;
+    let rows = admin.rows(review)?;
+    let last = rows.last().context("no event")?;
+    ensure!(last.iter().flatten().any(|value| value == "finance_lead"), "{last:?}");
+    ensure!(last.iter().flatten().any(|value| value == "rule_created"), "{last:?}");
+    ensure!(last.iter().flatten().any(|value| value == "{\"sub\": \"new\"}"), "{last:?}");
     Ok(())
 }
