@@ -36,17 +36,24 @@ impl Template {
             .collect();
         let [(member, number)] = with_groups.as_slice() else {
             return Err(RowError::new(format!("role {} needs exactly one regular expression", shown(role)))
-                .detail(format!("\"match\" has {}, not counting those inside of \"any\" and \"not\".", with_groups.len()))
+                .detail(format!(
+                    "There are {} in \"match\", not counting those inside of \"any\" and \"not\".",
+                    with_groups.len()
+                ))
                 .hint("Write a member such as {\"groups\": {\"regex\": \"pg-(.+)\"}}."));
         };
         if !matches!(&member.test, Test::Fits(pattern) if pattern.captures) {
-            return Err(RowError::new(format!("role {} needs a group in the regular expression", shown(role)))
-                .hint("Put parentheses around the part that the role is made of, as in \"pg-(.+)\"."));
+            return Err(RowError::new(format!(
+                "role {} needs a group in the regular expression",
+                shown(role)
+            ))
+            .hint("Put parentheses around the part that the role is made of, as in \"pg-(.+)\"."));
         }
         let parts: Vec<String> = role.split("\\1").map(str::to_owned).collect();
         if let Some(refused) = parts.concat().chars().find(|character| !allowed(*character)) {
-            return Err(RowError::new(format!("role {} can never be given", shown(role)))
-                .detail(format!("A name made of a token holds only A-Z a-z 0-9 . _ @ + # : / and -, not {refused:?}.")));
+            return Err(RowError::new(format!("role {} can never be given", shown(role))).detail(format!(
+                "A name made of a token holds only A-Z a-z 0-9 . _ @ + # : / and -, not {refused:?}."
+            )));
         }
         Ok(Some(Template { parts, member: *number }))
     }

@@ -75,7 +75,11 @@ pub(crate) enum View<'a, T> {
     Exists(bool),
 }
 
-const OPERATORS: &str = "The operators are \"any\", \"not\", \"exists\", \"glob\" and \"regex\", one in an object.";
+const OPERATORS: &str =
+    "The operators are \"any\", \"not\", \"exists\", \"glob\" and \"regex\", one in an object.";
+
+const REGEX: &str = "The language is Perl's without look-around, references back and Unicode classes; the whole \
+    value must fit, as if between ^ and $.";
 
 /// Compiles the object in `text`; `column` is named in errors.
 pub(crate) fn compile(column: &str, text: &str) -> Result<Vec<Member>, RowError> {
@@ -98,11 +102,9 @@ pub(crate) fn compile(column: &str, text: &str) -> Result<Vec<Member>, RowError>
         }
     };
     if members.len() > limits::MATCH_MEMBERS {
-        return Err(RowError::new(format!("\"{column}\" has too many members")).detail(format!(
-            "It has {}; at most {} are allowed.",
-            members.len(),
-            limits::MATCH_MEMBERS
-        )));
+        return Err(RowError::new(format!("\"{column}\" has too many members"))
+            .detail(format!("It has {}; at most {} are allowed.", members.len(), limits::MATCH_MEMBERS))
+            .hint("All of them must hold: keep those that decide."));
     }
     members.into_iter().map(|(name, value)| Place { column, name: &name }.member(&value)).collect()
 }
@@ -146,19 +148,30 @@ impl Place<'_> {
                     .detail("A claim is compared with one value, or with {\"any\": [...]}.")
                     .hint("Write {\"any\": [...]} for one of several values."));
             }
-            Json::Object(operators) => match operators.as_slice() {
-                [(operator, operand)] => self.operator(operator, operand)?,
-                [] => return Err(self.error("has an empty object").hint(OPERATORS)),
-                _ => {
-                    return Err(self
+            Json::Object(operators) => {
+                match operators.as_slice() {
+                    [(operator, operand)] => self.operator(operator, operand)?,
+                    [] => {
+                        return Err(self
+                            .error("has an empty object")
+                            .detail(
+                                "A claim is compared with plain values and operators, never with an object.",
+                            )
+                            .hint(OPERATORS));
+                    }
+                    _ => {
+                        return Err(self
                         .error("has more than one operator in one object")
                         .detail(format!(
                             "They are {}.",
-                            operators.iter().map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ")
+                            operators.iter().take(5).map(|(name, _)| shown(name)).collect::<Vec<_>>().join(", ")
                         ))
-                        .hint("Write one rule for each, or nest them, as in {\"not\": {\"glob\": \"dev-*\"}}."));
+                        .hint(
+                            "Write one rule for each, or nest them, as in {\"not\": {\"glob\": \"dev-*\"}}.",
+                        ));
+                    }
                 }
-            },
+            }
         })
     }
 
@@ -171,29 +184,35 @@ impl Place<'_> {
             ("any", Json::Array(tests)) => {
                 tests.iter().map(|test| self.test(test)).collect::<Result<_, _>>().map(Test::Any)
             }
-            ("any", _) => Err(self.operand("any", "an array of values or operators")),
+            ("any", _) => Err(self.operand("any", operand, "an array of values or operators")),
             ("not", test) => Ok(Test::Not(Box::new(self.test(test)?))),
             ("exists", Json::Bool(wanted)) => Ok(Test::Exists(*wanted)),
-            ("exists", _) => Err(self.operand("exists", "true or false")),
+            ("exists", _) => Err(self.operand("exists", operand, "true or false")),
             ("glob", Json::String(glob)) => Pattern::glob(glob)
                 .map(Test::Fits)
-                .map_err(|problem| self.pattern("glob", &problem)),
-            ("glob", _) => Err(self.operand("glob", "a string, such as \"refs/heads/release-*\"")),
+                .map_err(|problem| self.pattern("glob", &problem, "Write a shorter one.")),
+            ("glob", _) => Err(self.operand("glob", operand, "a string, such as \"refs/heads/release-*\"")),
             ("regex", Json::String(regex)) => Pattern::regex(regex)
                 .map(Test::Fits)
-                .map_err(|problem| self.pattern("regular expression", &problem)),
-            ("regex", _) => Err(self.operand("regex", "a string, such as \"pg-(.+)\"")),
-            (unknown, _) => Err(self.error(&format!("has the unknown operator {}", shown(unknown))).hint(OPERATORS)),
+                .map_err(|problem| self.pattern("regular expression", &problem, REGEX)),
+            ("regex", _) => Err(self.operand("regex", operand, "a string, such as \"pg-(.+)\"")),
+            (unknown, _) => Err(self
+                .error(&format!("has the unknown operator {}", shown(unknown)))
+                .detail("A claim is compared with plain values and operators, never with an object.")
+                .hint(OPERATORS)),
         }
     }
 
-    fn operand(self, operator: &str, wanted: &str) -> RowError {
+    fn operand(self, operator: &str, operand: &Json, wanted: &str) -> RowError {
         self.error(&format!("has operator \"{operator}\" with a value of the wrong type"))
+            .detail(format!("It is {}.", kind(operand)))
             .hint(format!("Operator \"{operator}\" takes {wanted}."))
     }
 
-    fn pattern(self, kind: &str, problem: &str) -> RowError {
-        self.error(&format!("has a {kind} that cannot be compiled")).detail(format!("It says: {problem}."))
+    fn pattern(self, kind: &str, problem: &str, hint: &str) -> RowError {
+        self.error(&format!("has a {kind} that cannot be compiled"))
+            .detail(format!("The reason is: {problem}."))
+            .hint(hint)
     }
 
     /// A list of words never holds what is not one word.
@@ -207,6 +226,17 @@ impl Place<'_> {
             Test::Not(test) => self.check_words(test),
             _ => Ok(()),
         }
+    }
+}
+
+fn kind(value: &Json) -> &'static str {
+    match value {
+        Json::Null => "null",
+        Json::Bool(_) => "true or false",
+        Json::Number(_) => "a number",
+        Json::String(_) => "a string",
+        Json::Array(_) => "an array",
+        Json::Object(_) => "an object",
     }
 }
 

@@ -1,12 +1,11 @@
-//! What a table trigger accepts and refuses.
+//! What the trigger of `oidc.provider` accepts and refuses.
 
 use pg_oidc_core::limits::{self, SECOND};
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::row::RowError;
-use pg_oidc_core::rules::{RuleRow, compile_rule};
 use serde_json::json;
 
-use crate::common::{P256, provider_row, rule_row};
+use crate::common::{P256, provider_row};
 
 fn provider(change: impl FnOnce(&mut ProviderRow)) -> Result<(), RowError> {
     let mut row = provider_row();
@@ -21,24 +20,9 @@ fn refused_provider(message: &str, change: impl FnOnce(&mut ProviderRow)) {
     in_style(&error);
 }
 
-#[track_caller]
-fn refused_rule(message: &str, change: impl FnOnce(&mut RuleRow)) {
-    let mut row = rule_row(1, &json!({"groups": "readers"}), "reader");
-    change(&mut row);
-    let error = compile_rule(&row).unwrap_err();
-    assert!(error.message.contains(message), "{error:?}");
-    in_style(&error);
-}
-
-fn accepted_rule(change: impl FnOnce(&mut RuleRow)) {
-    let mut row = rule_row(1, &json!({"groups": "readers"}), "reader");
-    change(&mut row);
-    compile_rule(&row).unwrap();
-}
-
 /// Primary lower case without a full stop; detail and hint whole sentences.
 #[track_caller]
-fn in_style(error: &RowError) {
+pub(crate) fn in_style(error: &RowError) {
     assert!(!error.message.ends_with('.') && !error.message.starts_with(char::is_uppercase), "{error:?}");
     for sentence in [&error.detail, &error.hint].into_iter().flatten() {
         assert!(sentence.starts_with(char::is_uppercase) && sentence.ends_with(['.', '-']), "{sentence}");
@@ -46,7 +30,7 @@ fn in_style(error: &RowError) {
     assert!(!error.message.contains(char::is_control), "{error:?}");
 }
 
-fn some(texts: &[&str]) -> Vec<Option<String>> {
+pub(crate) fn some(texts: &[&str]) -> Vec<Option<String>> {
     texts.iter().map(|text| Some((*text).to_owned())).collect()
 }
 
@@ -240,103 +224,6 @@ fn provider_columns_that_are_not_built_yet() {
 }
 
 #[test]
-fn rule_columns_that_are_not_built_yet() {
-    refused_rule("\"effect\" deny is not supported yet", |row| row.effect = "deny".to_owned());
-    refused_rule("\"effect\" deny is not supported yet", |row| {
-        row.effect = "deny".to_owned();
-        row.role = None;
-    });
-    refused_rule("\"effect\" must be", |row| row.effect = "Allow".to_owned());
-    refused_rule("\"replication\" is not supported yet", |row| row.replication = Some(true));
-    refused_rule("\"addresses\" is not supported yet", |row| row.addresses = Some(vec![]));
-    refused_rule("\"valid_from\" is not supported yet", |row| row.valid_from = Some(0));
-    refused_rule("\"valid_until\" is not supported yet", |row| row.valid_until = Some(i64::MAX));
-    refused_rule("\"session_limit\" is not supported yet", |row| {
-        row.session_limit = Some("token".to_owned())
-    });
-    accepted_rule(|row| row.session_limit = Some("none".to_owned()));
-    refused_rule("backslash in \"role\" is not supported yet", |row| row.role = Some("\\1".to_owned()));
-    // A disabled row is refused too: it would break the day it is enabled.
-    refused_rule("is not supported yet", |row| {
-        row.enabled = false;
-        row.effect = "deny".to_owned();
-    });
-}
-
-#[test]
-fn operators_that_are_not_built_yet() {
-    for (operator, text) in [
-        ("regex", r#"{"groups": {"regex": "pg-(.+)"}}"#),
-        ("glob", r#"{"groups": {"glob": "pg-*"}}"#),
-        ("any", r#"{"groups": {"any": ["a"]}}"#),
-        ("not", r#"{"groups": {"not": "a"}}"#),
-        ("exists", r#"{"groups": {"exists": true}}"#),
-        ("like", r#"{"groups": {"like": "a"}}"#),
-    ] {
-        let wanted =
-            format!("operator \"{operator}\" in member \"groups\" of \"match\" is not supported yet");
-        refused_rule(&wanted, |row| row.matches = text.to_owned());
-        let text = text.to_owned();
-        refused_provider("of \"required_claims\" is not supported yet", |row| {
-            row.required_claims = Some(text)
-        });
-    }
-    refused_rule("an empty object in member", |row| row.matches = r#"{"groups": {}}"#.to_owned());
-    refused_rule("operators \"a\", \"b\\n\" in member", |row| {
-        row.matches = r#"{"g": {"a": 1, "b\n": 2}}"#.to_owned()
-    });
-}
-
-#[test]
-fn match_objects() {
-    for text in ["", "[]", "1", "\"groups\"", "null", "{", "{'groups':'a'}", "{} {}", "{\"a\":1,}"] {
-        refused_rule("\"match\"", |row| row.matches = text.to_owned());
-    }
-    refused_rule("\"match\"", |row| row.matches = r#"{"a":1,"a":1}"#.to_owned());
-    refused_rule("must be a string", |row| row.matches = r#"{"groups":["a","b"]}"#.to_owned());
-    for name in ["", "/a~", "/~2"] {
-        refused_rule("names no claim", |row| row.matches = json!({name: "x"}).to_string());
-    }
-    for value in ["", "a b", " a"] {
-        refused_rule("can never match", |row| row.matches = json!({"scope": value}).to_string());
-        refused_rule("can never match", |row| row.matches = json!({"/scp": value}).to_string());
-        accepted_rule(|row| row.matches = json!({"note": value}).to_string());
-    }
-    accepted_rule(|row| row.matches = "{}".to_owned());
-    accepted_rule(|row| row.matches = r#"{"a":"x","/b/c":1.5,"d":true,"e":null}"#.to_owned());
-}
-
-#[test]
-fn n102_role_names() {
-    for name in ["public", "none", "pg_", "pg_read_all_data"] {
-        refused_rule("reserved", |row| row.role = Some(name.to_owned()));
-    }
-    refused_rule("\"role\"", |row| row.role = Some(String::new()));
-    refused_rule("must name a role", |row| row.role = None);
-    refused_rule("U+0000", |row| row.role = Some("a\0b".to_owned()));
-    // Names of the DBA's own choice; whether they exist and are privileged is seen at login.
-    for name in ["postgres", "Public", "PG_x", "pgx", "a b", "bücher", "a\"b'c;$$"] {
-        accepted_rule(|row| row.role = Some(name.to_owned()));
-    }
-}
-
-#[test]
-fn n103_role_name_length() {
-    accepted_rule(|row| row.role = Some("r".repeat(63)));
-    refused_rule("\"role\" must have 1 to 63 bytes", |row| row.role = Some("r".repeat(64)));
-    refused_rule("\"role\" must have 1 to 63 bytes", |row| row.role = Some("é".repeat(32)));
-}
-
-#[test]
-fn databases() {
-    accepted_rule(|row| row.databases = Some(some(&["app", "replication"])));
-    refused_rule("\"databases\"", |row| row.databases = Some(vec![]));
-    refused_rule("nulls", |row| row.databases = Some(vec![None]));
-    refused_rule("\"databases\"", |row| row.databases = Some(some(&[""])));
-    refused_rule("twice", |row| row.databases = Some(some(&["app", "app"])));
-}
-
-#[test]
 fn fingerprints_follow_the_row() {
     let compile = |change: fn(&mut ProviderRow)| {
         let mut row = provider_row();
@@ -380,13 +267,4 @@ fn fingerprints_follow_the_row() {
         assert!(!seen.contains(&changed.1));
         seen.push(changed.1);
     }
-}
-
-#[test]
-fn names_in_messages_are_escaped_and_short() {
-    let mut row = rule_row(1, &json!({"x\n\"y": ["a"]}), "reader");
-    let message = compile_rule(&row).unwrap_err().message;
-    assert!(message.contains(r#""x\n\"y""#), "{message}");
-    row.matches = json!({"n".repeat(2000): ["a"]}).to_string();
-    assert!(compile_rule(&row).unwrap_err().message.len() < 300);
 }
