@@ -1,9 +1,13 @@
 //! Logins from outside: real servers, real clients. One program, so that it is linked once.
 
+mod access;
 mod board;
 mod constant_line;
 mod crashes;
+mod doctor;
+mod document;
 mod door;
+mod explain;
 mod faults;
 mod guarded_file;
 mod hba_lines;
@@ -11,6 +15,7 @@ mod keys;
 mod libraries;
 mod mended;
 mod policy;
+mod providers;
 mod readme;
 mod scene;
 mod script;
