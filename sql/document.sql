@@ -136,8 +136,10 @@ CREATE FUNCTION oidc.read_document(policy jsonb) RETURNS TABLE (part text, numbe
                     ELSIF jsonb_typeof(value) <> kind THEN
                         RAISE EXCEPTION '%.%: must be of type %', place, name, kind USING ERRCODE = 'invalid_parameter_value',
                             DETAIL = format('It is of type %s.', jsonb_typeof(value));
-                    ELSIF kind = 'array' AND jsonb_path_exists(value, '$[*] ? (@.type() != "string")') THEN
-                        RAISE EXCEPTION '%.%: must be an array of strings', place, name USING ERRCODE = 'invalid_parameter_value';
+                    ELSIF kind = 'array' THEN
+                        IF EXISTS (SELECT FROM jsonb_array_elements(value) e WHERE jsonb_typeof(e) <> 'string') THEN
+                            RAISE EXCEPTION '%.%: must be an array of strings', place, name USING ERRCODE = 'invalid_parameter_value';
+                        END IF;
                     END IF;
                     IF type IN ('integer', 'interval', 'timestamp with time zone', 'cidr[]') THEN
                         -- What can be written in several ways.
@@ -260,7 +262,7 @@ CREATE FUNCTION oidc.apply_policy(policy jsonb, dry_run boolean)
                     WHEN 'rules' THEN format('rule of %s: %s', coalesce(after, before) ->> 'provider',
                                              oidc.condition_text((coalesce(after, before) -> 'match')::text))
                     ELSE format('binding of %s: %s', coalesce(after, before) ->> 'provider', coalesce(after, before) ->> 'subject') END;
-                place := coalesce(format('%s[%s]', step.part, step.number), object);
+                place := coalesce(step.part || '[' || step.number || ']', object);
                 IF action = 'create' THEN
                     EXECUTE format('INSERT INTO %s (%s) SELECT %2$s FROM jsonb_populate_record(NULL::%1$s, $1)',
                                    step."table", step.names) USING step.written;
