@@ -1,5 +1,6 @@
 -- One row as JSON, with times in microseconds: what the compiler of rules reads, in triggers and in the worker. Bodies
--- that are parsed now need no search_path, and without one the worker's query takes them in (100,000 rules).
+-- that are parsed now need no search_path, and without one the worker's query takes them in (100,000 rules). The last
+-- 30 years of timestamptz are beyond 64 bits of microseconds since 1970.
 CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
     RETURN (to_jsonb($1) || jsonb_build_object(
         'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,
@@ -13,11 +14,11 @@ CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
         'valid_from', CASE $1.valid_from
             WHEN 'infinity' THEN 9223372036854775807
             WHEN '-infinity' THEN -9223372036854775808
-            ELSE (extract(epoch FROM $1.valid_from) * 1000000)::bigint END,
+            ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
         'valid_until', CASE $1.valid_until
             WHEN 'infinity' THEN 9223372036854775807
             WHEN '-infinity' THEN -9223372036854775808
-            ELSE (extract(epoch FROM $1.valid_until) * 1000000)::bigint END))::text;
+            ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
 COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
 
 CREATE FUNCTION oidc.check_provider() RETURNS trigger
