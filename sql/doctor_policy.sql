@@ -21,14 +21,27 @@ CREATE FUNCTION oidc.doctor_tables()
                    EXISTS (SELECT FROM members m WHERE m.classid = 'pg_proc'::regclass AND m.objid = t.tgfoid) AS ours
               FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
         ),
+        rights AS MATERIALIZED (
+            SELECT 'pg_class'::regclass AS classid, oid AS objid, 0 AS objsubid, table_name AS object, relacl AS acl
+              FROM relations
+            UNION ALL
+            SELECT 'pg_class'::regclass, oid, attnum, format('column "%s" of %s', attname, table_name), attacl
+              FROM relations JOIN pg_attribute ON attrelid = oid AND attnum > 0
+            UNION ALL
+            SELECT 'pg_proc'::regclass, p.oid, 0, p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
+              FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
+            UNION ALL
+            SELECT 'pg_namespace'::regclass, oid, 0, 'schema oidc', nspacl FROM pg_namespace WHERE nspname = 'oidc'
+        ),
         needed AS MATERIALIZED (
             SELECT table_name, trigger_name
-              FROM unnest('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.jwks_cache}'::text[]) table_name,
-                   unnest('{check_rights,check_rights_to_truncate}'::text[]) trigger_name
-            UNION ALL
-            SELECT table_name, trigger_name
-              FROM unnest('{oidc.provider,oidc.role_mapping}'::text[]) table_name,
-                   unnest('{check_row,policy_changed,policy_truncated}'::text[]) trigger_name
+              FROM (VALUES
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
+                 '{check_rights,check_rights_to_truncate}'::text[]),
+                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row,policy_changed,policy_truncated}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{audit,audit_truncate}'),
+                ('{oidc.revocation,oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
+              ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
         )
         SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
             (SELECT array_agg(sentence ORDER BY sentence)
@@ -64,18 +77,13 @@ CREATE FUNCTION oidc.doctor_tables()
         UNION ALL
         SELECT r.* FROM oidc.check_result('public_rights', 'fail',
             (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, table_name) AS sentence
-                       FROM relations, aclexplode(relacl) a WHERE a.grantee = 0
-                     UNION ALL
-                     SELECT 'PUBLIC has CREATE on schema oidc.'
-                       FROM pg_namespace, aclexplode(nspacl) a
-                      WHERE nspname = 'oidc' AND a.grantee = 0 AND a.privilege_type = 'CREATE'
-                     UNION ALL
-                     SELECT format('PUBLIC has EXECUTE on %s.', p.oid::regprocedure)
-                       FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid,
-                            aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, object) AS sentence
+                       FROM rights r, aclexplode(r.acl) a
                       WHERE a.grantee = 0
-                        AND p.proname NOT IN ('identity', 'provider', 'claims', 'claims_text', 'claim')) found),
+                        -- What the extension's script itself granted.
+                        AND NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
+                                         WHERE i.classoid = r.classid AND i.objoid = r.objid AND i.objsubid = r.objsubid
+                                           AND b.grantee = 0 AND b.privilege_type = a.privilege_type)) found),
             'Take it back with REVOKE … FROM PUBLIC.',
             'PUBLIC may ask who it is, and nothing else.') r
     $$;

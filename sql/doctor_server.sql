@@ -74,8 +74,8 @@ CREATE FUNCTION oidc.doctor_workers()
                    -- Twice the room that the image takes now, rounded up.
                    ceil((SELECT setting::numeric FROM pg_settings s WHERE s.name = 'pg_oidc.shared_memory')
                         / 1024 * bytes / capacity * 2) AS megabytes
-              FROM board, LATERAL (VALUES ('policy_size', 'policy', policy_bytes, policy_capacity),
-                                          ('keyring_size', 'keys', keyring_bytes, keyring_capacity))
+              FROM board, LATERAL (VALUES ('policy_size', 'policy takes', policy_bytes, policy_capacity),
+                                          ('keyring_size', 'keys take', keyring_bytes, keyring_capacity))
                        i (image, what, bytes, capacity)
         )
         SELECT r.* FROM oidc.check_result('workers', 'fail',
@@ -104,7 +104,7 @@ CREATE FUNCTION oidc.doctor_workers()
         UNION ALL
         SELECT r.* FROM images, oidc.check_result(image, CASE WHEN bytes > capacity THEN 'fail' ELSE 'warn' END,
             CASE WHEN bytes * 5 >= capacity * 4 THEN ARRAY[format(
-                'The %s take %s of the %s bytes that there are for them.', what, bytes, capacity)] END,
+                'The %s %s of the %s bytes that there are.', what, bytes, capacity)] END,
             format('Set "pg_oidc.shared_memory" to %sMB and restart the server.', megabytes),
             format('%s of %s bytes are in use.', bytes, capacity)) r
     $$;
