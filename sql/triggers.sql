@@ -11,13 +11,13 @@ COMMENT ON FUNCTION oidc.provider_row(oidc.provider) IS 'A provider as JSON, for
 CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
     RETURN (to_jsonb($1) || jsonb_build_object(
         'role_oid', coalesce($1.role_oid::bigint, 0),
-        'valid_from', CASE $1.valid_from
-            WHEN 'infinity' THEN 9223372036854775807
-            WHEN '-infinity' THEN -9223372036854775808
+        'valid_from', CASE
+            WHEN $1.valid_from IS NULL THEN NULL
+            WHEN $1.valid_from = '-infinity' THEN -9223372036854775808
             ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
-        'valid_until', CASE $1.valid_until
-            WHEN 'infinity' THEN 9223372036854775807
-            WHEN '-infinity' THEN -9223372036854775808
+        'valid_until', CASE
+            WHEN $1.valid_until IS NULL THEN NULL
+            WHEN $1.valid_until = '-infinity' THEN -9223372036854775808
             ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
 COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
 
