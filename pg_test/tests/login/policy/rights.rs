@@ -58,11 +58,17 @@ fn n128_public_sees_and_changes_nothing() -> Result<()> {
     ] {
         denied(call)?;
     }
-    // Whatever can be called tells who one is, and nothing else.
+    // Whatever can be called tells who one is, or only rewrites its argument.
     let callable = "SELECT p.oid::regprocedure::text FROM pg_proc p WHERE pronamespace = 'oidc'::regnamespace \
                     AND has_function_privilege('n128', p.oid, 'EXECUTE') ORDER BY 1";
-    let those =
-        ["oidc.claim(text)", "oidc.claims()", "oidc.claims_text()", "oidc.identity()", "oidc.provider()"];
+    let those = [
+        "oidc.claim(text)",
+        "oidc.claims()",
+        "oidc.claims_text()",
+        "oidc.condition_text(text)",
+        "oidc.identity()",
+        "oidc.provider()",
+    ];
     assert_eq!(admin.rows(callable)?, those.map(|name| vec![Some(name.to_owned())]));
 
     // A grant is not enough.

@@ -1,6 +1,6 @@
 //! n135: a server that has the files of the extension and does not preload the library.
 //!
-//! 1. CREATE EXTENSION works, rows are checked and stored, as pg_restore needs it.
+//! 1. CREATE EXTENSION works, rows and rights are checked, rows stored and recorded, as pg_restore needs it.
 //! 2. The session functions raise an error, so that no policy is ever decided by a setting that anybody can set.
 //! 3. The connection survives all of it.
 
@@ -46,6 +46,14 @@ fn n135_not_preloaded() -> Result<()> {
     admin.rows(&provider_sql("main", &issuer("main"), &[("jwks", &keys)]))?;
     admin.rows(&rule_sql("main", &json!({ "team": "red" }), "somebody"))?;
     admin.rows("BEGIN; UPDATE oidc.provider SET comment = 'x'; COMMIT; DELETE FROM oidc.role_mapping")?;
+    // Rights are checked and changes recorded all the same.
+    admin.rows("GRANT ALL ON oidc.role_mapping TO somebody; SET ROLE somebody")?;
+    let told = admin.error(&rule_sql("main", &json!({}), "somebody"))?;
+    assert_eq!(told.message, "permission denied to change the OIDC policy");
+    admin.rows("RESET ROLE")?;
+    let events = "SELECT string_agg(event, ' ' ORDER BY id), bool_and(facts IS NULL) FROM oidc.audit_log";
+    let all = "provider_created rule_created provider_changed rule_deleted";
+    assert_eq!(admin.rows(events)?, [[Some(all.to_owned()), Some("t".to_owned())]]);
     let told = admin.error(&rule_sql("main", &json!(["no object"]), "somebody"))?;
     assert_eq!(told.message, "\"match\" must be a JSON object");
     let told = admin.error(&provider_sql("other", "http://plain.example", &[]))?;
