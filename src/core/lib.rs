@@ -42,6 +42,7 @@ mod jwks;
 mod matching;
 mod number;
 mod path;
+mod roca;
 mod selection;
 mod time;
 mod url;

@@ -277,7 +277,9 @@ impl Source {
 
 /// Keys that must not be in any published set, as sentences for the log.
 fn grave(reports: &[KeyReport]) -> Vec<String> {
-    let grave = |problem: &KeyProblem| matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric);
+    let grave = |problem: &KeyProblem| {
+        matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric | KeyProblem::RsaRoca)
+    };
     let said = |report: &KeyReport| {
         let problem = report.usable.err().filter(grave)?;
         Some(format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))
