@@ -16,6 +16,7 @@
 //! lookup           the index finds what a scan finds; images; 100,000 rules
 //! vectors          Wycheproof and the JOSE cookbook, run inside the crate; fixtures/whitelist.json
 //! refusals         every reason is provoked; nothing of a token is shown
+//! fuzzed           what must hold for any bytes (`fuzz/`), on inputs that proptest makes up
 //! ```
 //! A test that accepts has near misses beside it that are refused.
 
@@ -23,6 +24,8 @@ mod bounds;
 mod claims;
 mod common;
 mod documents;
+mod fuzz;
+mod fuzzed;
 mod header;
 mod jwks;
 mod kept;
