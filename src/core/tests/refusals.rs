@@ -132,6 +132,20 @@ fn every_reason_is_provoked_here_or_at_the_door() {
 }
 
 #[test]
+fn every_row_has_a_test_named_after_it() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let tests: String = files.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let names = tests.lines().filter_map(|line| line.strip_prefix("fn n"));
+    let named: BTreeSet<u16> = names
+        .flat_map(|name| name.split("_n").filter_map(|part| part.get(..3)?.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    let gaps = [12, 26, 33, 43, 57, 63, 67, 82, 94];
+    let rows: BTreeSet<u16> = (1..=95).filter(|row| !gaps.contains(row)).collect();
+    assert_eq!(rows.difference(&named).collect::<Vec<_>>(), [&0; 0]);
+}
+
+#[test]
 fn what_waiting_may_mend() {
     for refusal in [Refusal::NotReady, Refusal::PolicyBehind, Refusal::PolicyChanged, Refusal::KeysPending] {
         assert!(refusal.retry(), "{}", refusal.code());
