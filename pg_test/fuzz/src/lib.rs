@@ -5,6 +5,7 @@
 #[path = "../../../src/core/tests/common.rs"]
 mod common;
 mod differential;
+#[allow(dead_code, reason = "some of it is for the tests alone")]
 #[path = "../../../src/core/tests/fuzz/mod.rs"]
 mod fuzz;
 mod repeats;
@@ -36,7 +37,12 @@ pub fn image(data: &[u8]) {
 
 /// Our verdict on a token beside that of another library.
 pub fn differential(data: &[u8]) {
-    differential::check(data);
+    disagreement(data);
+}
+
+/// Why the two disagree about a token, or that they agree.
+pub fn disagreement(data: &[u8]) -> &'static str {
+    differential::check(data)
 }
 
 /// For each target the inputs that its fuzzing starts from.
@@ -45,8 +51,8 @@ pub fn seeds() -> Vec<(&'static str, Vec<Vec<u8>>)> {
     let tokens = [seeds::good_tokens(), seeds::bad_tokens()].concat();
     vec![
         ("token", tokens.clone()),
-        ("jwks", seeds::key_sets()),
-        ("discovery", seeds::discoveries()),
+        ("jwks", [seeds::key_sets(), seeds::near_key_sets()].concat()),
+        ("discovery", [seeds::discoveries(), seeds::near_discoveries()].concat()),
         ("match_document", [seeds::matches(), seeds::odd_matches()].concat()),
         ("image", seeds::images()),
         ("differential", tokens),

@@ -1,12 +1,13 @@
 //! The functions that are fuzzed (`fuzz/`), on their seeds and on what proptest makes of them.
 //!
 //! 1. Every seed comes as far as it should: a check that refuses everything would prove nothing.
-//! 2. Seeds with some bytes and words changed.
+//! 2. Images with any one byte changed.
+//! 3. Seeds with some bytes and words changed.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::fuzz::{discovery, image, jwks, matching, seeds, token};
+use crate::fuzz::{discovery, house, image, jwks, matching, seeds, token};
 
 #[test]
 fn every_seed_comes_as_far_as_it_should() {
@@ -20,6 +21,8 @@ fn every_seed_comes_as_far_as_it_should() {
     assert!(!codes.contains(&"accepted") && !codes.contains(&"verified"), "{codes:?}");
     assert!(codes.len() > several * 3 / 4, "{codes:?}");
     assert!(seeds::key_sets().iter().all(|seed| jwks::check(seed) > 0));
+    assert!(seeds::near_key_sets().iter().all(|seed| jwks::check(seed) == 0));
+    assert!(seeds::near_discoveries().iter().all(|seed| !discovery::check(seed)));
     assert!(seeds::discoveries().iter().all(|seed| discovery::check(seed)));
     assert!(seeds::matches().iter().all(|seed| matching::check(seed).0));
     assert!(seeds::matches().iter().filter(|seed| matching::check(seed).1).count() > 5);
@@ -27,6 +30,22 @@ fn every_seed_comes_as_far_as_it_should() {
         matching::check(&seed);
     }
     assert!(seeds::images().iter().all(|seed| image::check(seed)));
+}
+
+/// A byte that proptest seldom meets may be the number of a rule or a length.
+#[test]
+fn every_byte_of_an_image_may_be_wrong() {
+    let cottage = house::cottage();
+    let taken = |good: &[u8], check: fn(&[u8]) -> bool| {
+        let changed = (0..good.len()).map(|place| {
+            let mut bytes = good.to_vec();
+            bytes[place] ^= 0x40;
+            bytes
+        });
+        changed.filter(|bytes| check(bytes)).count()
+    };
+    assert!(taken(cottage.policy_bytes(), image::check_as_policy) > 0);
+    assert!(taken(cottage.keyring_bytes(), image::check_as_keyring) > 0);
 }
 
 /// What is put into a seed.
@@ -88,12 +107,12 @@ proptest! {
     }
 
     #[test]
-    fn key_set(data in changed(seeds::key_sets())) {
+    fn key_set(data in changed([seeds::key_sets(), seeds::near_key_sets()].concat())) {
         jwks::check(&data);
     }
 
     #[test]
-    fn discovery_document(data in changed(seeds::discoveries())) {
+    fn discovery_document(data in changed([seeds::discoveries(), seeds::near_discoveries()].concat())) {
         discovery::check(&data);
     }
 

@@ -98,6 +98,15 @@ pub(crate) fn judge(
     }
 }
 
+/// One provider and two rules: small enough to try each of its bytes.
+pub(crate) fn cottage() -> House {
+    let provider = compile_provider(&provider_row(), false).unwrap();
+    let keyring = KeyringImage::build(vec![entry(&provider, AT)]).unwrap();
+    let rules = [(1, json!({"groups": "readers"})), (2, json!({"scope": "read", "sub": "u1"}))];
+    let rules = rules.map(|(id, matches)| compile_rule(&rule_row(id, &matches, "reader")).unwrap());
+    House::new(PolicyImage::build(vec![provider], rules.to_vec()).unwrap(), &keyring)
+}
+
 /// The keys of [`jwks`], as a provider's that were fetched at that time.
 pub(crate) fn entry(provider: &Provider, fetched_at: i64) -> ProviderKeys {
     static PARSED: LazyLock<ParsedJwks> =

@@ -20,15 +20,27 @@ use crate::common::ROLE_OID;
 /// whether the bytes are an image.
 pub(crate) fn check(data: &[u8]) -> bool {
     let Some((mode, rest)) = data.split_first() else { return false };
-    let good = if mode & 1 == 0 { HOUSE.policy_bytes() } else { HOUSE.keyring_bytes() };
-    let bytes = if mode & 2 == 0 { rest.to_vec() } else { edited_in_place(good, rest) };
-    let mut aligned = AlignedVec::<16>::new();
-    aligned.extend_from_slice(&bytes);
-    if mode & 1 == 0 {
-        check_policy(&aligned).map(|policy| use_policy(policy, &aligned)).is_ok()
-    } else {
-        check_keyring(&aligned).map(use_keyring).is_ok()
-    }
+    let (good, check): (_, fn(&[u8]) -> bool) = match mode & 1 {
+        0 => (HOUSE.policy_bytes(), check_as_policy),
+        _ => (HOUSE.keyring_bytes(), check_as_keyring),
+    };
+    if mode & 2 == 0 { check(rest) } else { check(&edited_in_place(good, rest)) }
+}
+
+/// Whether the bytes are a policy.
+pub(crate) fn check_as_policy(bytes: &[u8]) -> bool {
+    check_policy(&aligned(bytes)).map(|policy| use_policy(policy, bytes.len())).is_ok()
+}
+
+/// Whether the bytes are a keyring.
+pub(crate) fn check_as_keyring(bytes: &[u8]) -> bool {
+    check_keyring(&aligned(bytes)).map(use_keyring).is_ok()
+}
+
+fn aligned(bytes: &[u8]) -> AlignedVec {
+    let mut aligned = AlignedVec::new();
+    aligned.extend_from_slice(bytes);
+    aligned
 }
 
 /// An image keeps its length mostly: positions in it count from where they stand.
@@ -44,11 +56,11 @@ fn edited_in_place(good: &[u8], edits: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn use_policy(policy: &ArchivedPolicyImage, bytes: &[u8]) {
-    assert!(policy.rule_count() <= bytes.len());
+fn use_policy(policy: &ArchivedPolicyImage, length: usize) {
+    assert!(policy.rule_count() <= length);
     for provider in policy.providers() {
         let provider = rkyv::deserialize::<Provider, Error>(provider).expect("a provider that was checked");
-        assert!(provider.name.len() <= bytes.len());
+        assert!(provider.name.len() <= length);
     }
     rkyv::deserialize::<PolicyImage, Error>(policy).expect("a policy that was checked");
     log_in(policy, HOUSE.keyring());

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::PART;
 use super::forge::GOOD;
 use super::house::{self, HOUSE, STRICT_ISSUER};
-use crate::common::{ISSUER, NOW, P256, RSA_B, claims_with};
+use crate::common::{ED25519, ISSUER, NOW, P256, P384, RSA_A, RSA_B, Signer, b64, claims_with, unb64};
 
 fn joined(mode: u8, parts: &[&str]) -> Vec<u8> {
     let parts: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
@@ -66,6 +66,7 @@ pub(crate) fn bad_tokens() -> Vec<Vec<u8>> {
         json!({"_claim_names": {"groups": "src1"}}),
         json!({"hasgroups": "true"}),
         json!({"scope": " ".repeat(2001)}),
+        json!({"groups": vec!["a"; 2001]}),
     ];
     let mut seeds: Vec<Vec<u8>> =
         changes.into_iter().map(|change| joined(b'1', &[header, &claims_with(change).to_string()])).collect();
@@ -74,8 +75,10 @@ pub(crate) fn bad_tokens() -> Vec<Vec<u8>> {
         r#"{"alg":"none"}"#,
         r#"{"alg":"HS256","kid":"ed25519"}"#,
         r#"{"alg":"EdDSA","crit":["b64"],"b64":false}"#,
+        r#"{"alg":"EdDSA","crit":["exp"]}"#,
         r#"{"alg":"EdDSA","cty":"JWT"}"#,
         r#"{"alg":"EdDSA","kid":"S3CRET"}"#,
+        r#"{"alg":"EdDSA","kid":"S3CRET\u0007"}"#,
         r#"{"alg":"EdDSA","typ":"secevent+jwt"}"#,
         r#"{"alg":"EdDSA","alg":"EdDSA"}"#,
     ] {
@@ -83,6 +86,7 @@ pub(crate) fn bad_tokens() -> Vec<Vec<u8>> {
     }
     let twice = usual.replacen('{', r#"{"sub":"u0","#, 1);
     seeds.push(joined(b'1', &[header, &twice]));
+    seeds.push(joined(b'1', &[header, &usual.replacen('{', &format!("{{\"n\":{},", "1".repeat(129)), 1)]));
     seeds.push(joined(b'1', &[header, r#"{"a":1e1000,"b":-0.0E-5,"c":"\u0000"}"#]));
     seeds.push(joined(b'2', &[header, &usual, "signature"]));
     seeds.push(
@@ -112,6 +116,55 @@ pub(crate) fn key_sets() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Key sets of which no key is taken, each for another reason but all near to a good one.
+pub(crate) fn near_key_sets() -> Vec<Vec<u8>> {
+    let with = |set: &Value| [[0, 0].as_slice(), set.to_string().as_bytes()].concat();
+    let changed = |signer: &Signer, name: &str, value: Value| {
+        let mut key = signer.jwk();
+        key[name] = value;
+        with(&json!({ "keys": [key] }))
+    };
+    let part = |signer: &Signer, name: &str| unb64(signer.jwk()[name].as_str().unwrap());
+    let padded = |signer: &Signer, name: &str| json!(b64([&[0], part(signer, name).as_slice()].concat()));
+    let edited = |signer: &Signer, name: &str, place: usize| {
+        let mut bytes = part(signer, name);
+        bytes[place] ^= 1;
+        json!(b64(bytes))
+    };
+    let private = ["d", "p", "q", "dp", "dq", "qi", "oth"].map(|name| changed(&RSA_A, name, json!(null)));
+    let mut seeds = private.to_vec();
+    seeds.extend([
+        changed(&ED25519, "d", json!("S3CRET")),
+        changed(&RSA_A, "n", padded(&RSA_A, "n")),
+        changed(&RSA_A, "e", padded(&RSA_A, "e")),
+        changed(&RSA_A, "n", edited(&RSA_A, "n", 255)),
+        changed(&RSA_A, "n", json!(b64(&part(&RSA_A, "n")[1..]))),
+        changed(&RSA_A, "e", json!("AQ")),
+        changed(&RSA_A, "e", json!("AQAC")),
+        changed(&RSA_A, "e", json!("BAAAAAE")),
+        changed(&RSA_A, "alg", json!("ES256")),
+        changed(&RSA_A, "alg", json!("HS256")),
+        changed(&P256, "y", edited(&P256, "y", 31)),
+        changed(&P256, "x", padded(&P256, "x")),
+        changed(&P256, "crv", json!("P-384")),
+        changed(&P256, "crv", json!("P-521")),
+        changed(&P256, "kty", json!("oct")),
+        changed(&P256, "use", json!("enc")),
+        changed(&P256, "key_ops", json!(["sign"])),
+        changed(&P256, "key_ops", json!("verify")),
+        changed(&P256, "kid", json!(7)),
+        changed(&P256, "kid", json!("line\nbreak")),
+        changed(&P384, "alg", json!("ES256")),
+        changed(&ED25519, "crv", json!("Ed448")),
+        changed(&ED25519, "x", padded(&ED25519, "x")),
+        with(&json!({"keys": []})),
+        with(&json!({"keys": {}})),
+        with(&json!([P256.jwk()])),
+        [[0xff, 0xff].as_slice(), house::jwks().to_string().as_bytes()].concat(),
+    ]);
+    seeds
+}
+
 /// Documents for [`super::discovery::check`] that lead to keys.
 pub(crate) fn discoveries() -> Vec<Vec<u8>> {
     let of =
@@ -125,6 +178,43 @@ pub(crate) fn discoveries() -> Vec<Vec<u8>> {
         joined(b'2', &[STRICT_ISSUER, &of(STRICT_ISSUER, "https://k.example:443/a%2f..;b=/")]),
         joined(b'3', &["http://localhost:9/x/", &of("http://localhost:9/x/", "https://10.0.0.1/")]),
     ]
+}
+
+/// Documents that lead nowhere, near to one that does.
+pub(crate) fn near_discoveries() -> Vec<Vec<u8>> {
+    let uris = [
+        "http://keys.example/jwks",
+        "http://localhost.example/jwks",
+        "http://localhost@keys.example/jwks",
+        "http://localhost:80@keys.example/jwks",
+        "http://127.0.0.1.example/jwks",
+        "http://127.1/jwks",
+        "http://2130706433/jwks",
+        "http://[::ffff:127.0.0.1]/jwks",
+        "http://[::1]keys.example/jwks",
+        "http://localhost\\@keys.example/jwks",
+        "https://user:S3CRET@keys.example/jwks",
+        "https://keys.example/jwks#part",
+        "https://keys.example:65536/jwks",
+        "https://keys.example:/jwks",
+        "https:///jwks",
+        "https://keys .example/jwks",
+        "https://k\u{e9}ys.example/jwks",
+        "https:keys.example",
+        "HTTPS://keys.example/jwks",
+        "file:///etc/passwd",
+        "//keys.example/jwks",
+    ];
+    let of = |issuer: &str, uri: &str| json!({"issuer": issuer, "jwks_uri": uri}).to_string();
+    let mut seeds: Vec<Vec<u8>> = uris.iter().map(|uri| joined(b'1', &[&of(ISSUER, uri)])).collect();
+    let good = "https://keys.example/jwks";
+    seeds.push(joined(b'0', &[&of("https://issuer.example/", good)]));
+    seeds.push(joined(b'0', &[&of("https://ISSUER.example", good)]));
+    seeds.push(joined(b'0', &[&of(ISSUER, good).replacen('{', r#"{"issuer":"https://other.example","#, 1)]));
+    for issuer in ["https://issuer.example?a", "http://issuer.example", "https://a@issuer.example"] {
+        seeds.push(joined(b'3', &[issuer, &of(issuer, good)]));
+    }
+    seeds
 }
 
 /// Documents for [`super::matching::check`] that compile, in the language of today.
@@ -159,6 +249,8 @@ pub(crate) fn odd_matches() -> Vec<Vec<u8>> {
         r#"{"groups":{}}"#,
         r#"{"groups":{"glob":"a","regex":"b"}}"#,
         r#"{"":"x","/~2":1}"#,
+        r#"{"line\nbreak":["x"]}"#,
+        r#"{"groups":{"\u001b[31m":1}}"#,
         r#"{"scope":"two words"}"#,
         "[]",
     ];

@@ -61,6 +61,9 @@ fn check_verified(token: &[u8], verified: &Verified) {
     let [header, payload, _] = forge::opened(token).expect("three parts");
     let of_header = |name| claim::text(std::str::from_utf8(&header).unwrap(), name).unwrap();
     assert!(of_header("kid").is_none_or(|kid| kid.len() <= KID_BYTES));
+    for refused in ["crit", "b64", "zip"] {
+        assert_eq!(of_header(refused), None);
+    }
     // Another parser reads the same claims before and after, or (numbers beyond a float) neither.
     let text = verified.claims().to_string();
     assert!(text.len() <= payload.len());
