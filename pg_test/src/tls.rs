@@ -3,7 +3,7 @@
 use anyhow::Result;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 
 /// A certificate authority that exists only in this process.
@@ -42,8 +42,17 @@ impl Authority {
     /// # Errors
     /// When a name is not one.
     pub fn server(&self, names: &[&str]) -> Result<Leaf> {
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        self.sign(CertificateParams::new(names)?, "pg_oidc test server", ExtendedKeyUsagePurpose::ServerAuth)
+        self.sign(params(names)?, "pg_oidc test server", ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// A server certificate for these names that has expired long ago.
+    ///
+    /// # Errors
+    /// When a name is not one.
+    pub fn expired(&self, names: &[&str]) -> Result<Leaf> {
+        let mut params = params(names)?;
+        (params.not_before, params.not_after) = (date_time_ymd(2019, 1, 1), date_time_ymd(2020, 1, 1));
+        self.sign(params, "pg_oidc test server", ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// A client certificate with this common name.
@@ -68,6 +77,21 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer)?;
         Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
     }
+}
+
+/// A server certificate for these names that nobody but itself has signed.
+///
+/// # Errors
+/// When a name is not one.
+pub fn self_signed(names: &[&str]) -> Result<Leaf> {
+    let key = KeyPair::generate()?;
+    let certificate = params(names)?.self_signed(&key)?;
+    Ok(Leaf { certificate: certificate.pem(), key: key.serialize_pem() })
+}
+
+fn params(names: &[&str]) -> Result<CertificateParams> {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    Ok(CertificateParams::new(names)?)
 }
 
 /// A server certificate that names this host as every test reaches it.

@@ -13,6 +13,7 @@ use crate::header::is_acceptable_kid;
 use crate::json::{self, Json};
 use crate::keys::{JwksError, Key, KeyProblem, KeyReport, Material, ParsedJwks};
 use crate::limits;
+use crate::roca;
 
 /// Members that only a private key has (RFC 7518, sections 6.2.2, 6.3.2; RFC 8037, section 2).
 const PRIVATE_MEMBERS: [&str; 7] = ["d", "p", "q", "dp", "dq", "qi", "oth"];
@@ -135,6 +136,9 @@ fn read_rsa(entry: &Json) -> Result<Material, KeyProblem> {
     }
     if is_even(&n) {
         return Err(KeyProblem::RsaModulus);
+    }
+    if roca::has_fingerprint(&n) {
+        return Err(KeyProblem::RsaRoca);
     }
     if e == [1] || is_even(&e) || bits(&e) > RSA_EXPONENT_BITS {
         return Err(KeyProblem::RsaExponent);

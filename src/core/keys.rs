@@ -89,6 +89,8 @@ pub enum KeyProblem {
     RsaTooLarge,
     /// An RSA modulus that is even, so not a product of two large primes.
     RsaModulus,
+    /// An RSA modulus whose private key can be computed (CVE-2017-15361, ROCA).
+    RsaRoca,
     /// An RSA exponent that is 1, even, or longer than 33 bits.
     RsaExponent,
     /// A point that is not on its curve.
@@ -220,6 +222,9 @@ impl KeyProblem {
             KeyProblem::RsaTooSmall => "The RSA modulus has fewer than 2048 bits.",
             KeyProblem::RsaTooLarge => "The RSA modulus has more than 8192 bits.",
             KeyProblem::RsaModulus => "The RSA modulus is even.",
+            KeyProblem::RsaRoca => {
+                "The RSA modulus is of a faulty generator (CVE-2017-15361), so anybody can compute the private key; tell the issuer."
+            }
             KeyProblem::RsaExponent => "The RSA exponent is 1, even, or longer than 33 bits.",
             KeyProblem::NotOnCurve => "The point is not on its curve.",
             KeyProblem::Repeated => "It is the same key as an earlier one.",

@@ -48,6 +48,7 @@ mod near;
 mod number;
 mod path;
 mod pattern;
+mod roca;
 mod selection;
 mod subject;
 mod time;

@@ -32,6 +32,14 @@ impl std::fmt::Debug for Untrusted {
 /// # Errors
 /// Every refusal about the token as text, its header, or its payload as JSON; the first that applies.
 pub fn parse(token: &[u8], max_bytes: usize) -> Result<Untrusted, Refusal> {
+    let (untrusted, payload) = parse_jws(token, max_bytes)?;
+    let claims = json::parse_object(&payload, json::TOKEN_BOUNDS)
+        .map_err(|problem| json_refusal(problem, "payload"))?;
+    Ok(Untrusted { claims, ..untrusted })
+}
+
+/// All of [`parse`] but what the payload says: a JWS of any content, still without claims, and its payload.
+pub(crate) fn parse_jws(token: &[u8], max_bytes: usize) -> Result<(Untrusted, Zeroizing<Vec<u8>>), Refusal> {
     let limit = max_bytes.min(limits::WIRE_BYTES);
     if token.len() > limit {
         return Err(Refusal::TokenTooLarge { limit });
@@ -52,21 +60,16 @@ pub fn parse(token: &[u8], max_bytes: usize) -> Result<Untrusted, Refusal> {
         return Err(Refusal::TokenMalformed);
     }
     let signature = decode(signature)?;
-    let claims = json::parse_object(&decode(payload)?, json::TOKEN_BOUNDS)
-        .map_err(|problem| json_refusal(problem, "payload"))?;
-    Ok(Untrusted {
-        header: read,
-        claims,
-        signing_input: Zeroizing::new([header, payload].join(&b'.')),
-        signature,
-    })
+    let signing_input = Zeroizing::new([header, payload].join(&b'.'));
+    let untrusted = Untrusted { header: read, claims: Json::Null, signing_input, signature };
+    Ok((untrusted, decode(payload)?))
 }
 
 /// Header, payload and signature, each still base64url.
-pub(crate) type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
+type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
 /// Splits a token. An empty signature passes, so that `alg: none` is refused for what it is.
-pub(crate) fn split(token: &[u8]) -> Result<Parts<'_>, Refusal> {
+fn split(token: &[u8]) -> Result<Parts<'_>, Refusal> {
     if token.first() == Some(&b'{') {
         return Err(Refusal::TokenJsonSerialization);
     }

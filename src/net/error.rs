@@ -111,7 +111,13 @@ impl FetchError {
             // TLS would have said so: what is left without an I/O error is the proxy's own answer.
             (true, true) => Self::Proxy(reason.unwrap_or("the proxy does not open a tunnel")),
             (true, false) => Self::Connect(reason.unwrap_or("network error")),
-            (false, _) if error.is_decode() => Self::BadAnswer("invalid gzip data"),
+            // What breaks off below the decoder is an error of hyper's, whether the body is compressed or not.
+            (false, _)
+                if error.is_decode()
+                    && find(error, |error| error.downcast_ref::<hyper::Error>()).is_none() =>
+            {
+                Self::BadAnswer("invalid gzip data")
+            }
             (false, _) => Self::BadAnswer(reason.unwrap_or("it breaks off or is not valid HTTP")),
         }
     }

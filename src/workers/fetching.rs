@@ -5,6 +5,8 @@ use pg_oidc_core::keys::{JwksError, Key, KeyProblem, KeyReport, ParsedJwks, pars
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::{discovery, limits};
 use pg_oidc_net::{FetchError, Request, Response};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// One exchange in all: name, connection, answer.
@@ -13,8 +15,12 @@ const LIMIT: Duration = Duration::from_secs(5);
 const USUAL_AGE: Duration = Duration::from_secs(300);
 /// What a provider may ask for: not more often than every minute, not more seldom than every day.
 const AGES: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(24 * 3600));
-/// The pause after a failure, doubled each time.
-const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// The pause after a failure, doubled each time; up to a quarter of it is added by chance.
+const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(240));
+
+/// The number of the next request. An answer is taken by who asked for it: a provider that went away and came back
+/// has no use for what it was told in its earlier life.
+static TICKETS: AtomicU64 = AtomicU64::new(1);
 
 /// Where keys come from that were kept across a restart, as `oidc.key` says it.
 pub(super) const CACHE: &str = "cache";
@@ -31,21 +37,41 @@ pub(super) struct Source {
     stage: Stage,
     due: Instant,
     failures: u32,
-    etag: Option<String>,
-    keys: Vec<Key>,
-    reports: Vec<KeyReport>,
+    /// An administrator has asked while an attempt was under way.
+    again: bool,
+    /// The request that is under way.
+    ticket: u64,
+    held: Held,
+    /// What stood before the set in hand, until that is published.
+    before: Option<Before>,
     /// What the issuer should be told of the last set that came, used or not.
     grave: Vec<String>,
     /// What was last said of it.
     alarmed: Vec<String>,
-    origin: String,
     /// The key set that is being asked for.
     asked: String,
     last_error: Option<String>,
-    /// When `keys` were fetched, in microseconds since 1970.
-    fetched_at: i64,
     /// When an attempt has last ended, well or not; None before the first.
     attempted_at: Option<i64>,
+}
+
+/// A key set in hand.
+#[derive(Default)]
+struct Held {
+    keys: Vec<Key>,
+    reports: Vec<KeyReport>,
+    origin: String,
+    etag: Option<String>,
+    /// When it was fetched, in microseconds since 1970.
+    fetched_at: i64,
+}
+
+/// What to go back to where there is no room for a new set.
+struct Before {
+    held: Held,
+    failures: u32,
+    /// The size of the new set, as it came.
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -74,33 +100,34 @@ impl Source {
             stage: Stage::Idle,
             due: now,
             failures: 0,
-            etag: None,
-            keys: Vec::new(),
-            reports: Vec::new(),
+            again: false,
+            ticket: 0,
+            held: Held::default(),
+            before: None,
             grave: Vec::new(),
             alarmed: Vec::new(),
-            origin: String::new(),
             asked: String::new(),
             last_error: None,
-            fetched_at: 0,
             attempted_at: None,
         };
         if let Some(jwks) = source.provider.jwks.clone() {
             // The row was compiled with the same function: it has a usable key.
-            source.take_set(parse_jwks(jwks.as_bytes(), &source.provider.algorithms).ok(), "jwks");
+            source.take_set(&jwks, "jwks", 0);
             source.attempted_at = Some(0);
         } else if let Some(published) = published.filter(|published| !published.keys.is_empty()) {
-            (source.keys, source.reports, source.origin) =
-                (published.keys, published.reports, published.origin);
-            source.fetched_at = published.fetched_at;
+            source.held = Held {
+                keys: published.keys,
+                reports: published.reports,
+                origin: published.origin,
+                etag: None,
+                fetched_at: published.fetched_at,
+            };
             source.attempted_at = Some(published.attempted_at);
-        } else if let Some(kept) = kept {
-            let set = parse_jwks(kept.jwks.as_bytes(), &source.provider.algorithms).ok();
-            if source.take_set(set, CACHE) {
-                source.fetched_at = kept.fetched_at;
-                // Not asked yet in this life, so a login may ask at once.
-                source.attempted_at = Some(0);
-            }
+        } else if let Some(kept) = kept
+            && source.take_set(&kept.jwks, CACHE, kept.fetched_at)
+        {
+            // Not asked yet in this life, so a login may ask at once.
+            source.attempted_at = Some(0);
         }
         source
     }
@@ -114,12 +141,41 @@ impl Source {
         self.grave.clone()
     }
 
-    /// Takes a key set over, if there is one; whether there was.
-    fn take_set(&mut self, set: Option<ParsedJwks>, origin: &str) -> bool {
-        let Some(set) = set else { return false };
-        self.grave = grave(&set.reports);
-        (self.keys, self.reports, self.origin) = (set.keys, set.reports, origin.to_owned());
+    /// Takes over a key set that was written down, if it is one; whether it was.
+    fn take_set(&mut self, jwks: &str, origin: &str, fetched_at: i64) -> bool {
+        let Ok(set) = parse_jwks(jwks.as_bytes(), &self.provider.algorithms) else { return false };
+        self.hold(set, Held { origin: origin.to_owned(), fetched_at, ..Held::default() }, jwks.len());
         true
+    }
+
+    /// Takes over a key set of so many bytes; where it comes from stands in `held` already.
+    fn hold(&mut self, set: ParsedJwks, held: Held, bytes: usize) {
+        self.grave = grave(&set.reports);
+        let held = Held { keys: set.keys, reports: set.reports, ..held };
+        let before = std::mem::replace(&mut self.held, held);
+        // One that was never published is nothing to go back to.
+        match &mut self.before {
+            Some(unpublished) => unpublished.bytes = bytes,
+            None => self.before = Some(Before { held: before, failures: self.failures, bytes }),
+        }
+    }
+
+    /// The size of the set in hand if it is not published yet.
+    pub(super) fn unpublished(&self) -> Option<usize> {
+        self.before.as_ref().map(|before| before.bytes)
+    }
+
+    /// The set in hand is published.
+    pub(super) fn settle(&mut self) {
+        self.before = None;
+    }
+
+    /// There is no room for the set in hand: the one before stands again, and the attempt has failed.
+    pub(super) fn give_up(&mut self, now: Instant, wall: i64) {
+        if let Some(before) = self.before.take() {
+            (self.held, self.failures) = (before.held, before.failures);
+            self.fail("the key set does not fit into shared memory".to_owned(), now, wall);
+        }
     }
 
     pub(super) fn name(&self) -> &str {
@@ -137,18 +193,23 @@ impl Source {
         self.provider.key_source
     }
 
+    /// The number of the request that is under way, or of the last one.
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket
+    }
+
     /// What to publish; None while the first attempt has not ended.
     pub(super) fn published(&self, now: Instant, wall: i64) -> Option<ProviderKeys> {
         let until_next = self.due().map(|due| due.saturating_duration_since(now).as_micros());
         Some(ProviderKeys {
             name: self.provider.name.clone(),
             key_source: self.provider.key_source,
-            fetched_at: self.fetched_at,
+            fetched_at: self.held.fetched_at,
             attempted_at: self.attempted_at?,
             static_keys: self.is_static(),
-            keys: self.keys.clone(),
-            reports: self.reports.clone(),
-            origin: self.origin.clone(),
+            keys: self.held.keys.clone(),
+            reports: self.held.reports.clone(),
+            origin: self.held.origin.clone(),
             next_fetch_at: until_next.map(|us| wall.saturating_add(i64::try_from(us).unwrap_or(i64::MAX))),
             last_error: self.last_error.clone(),
         })
@@ -168,8 +229,10 @@ impl Source {
         }
     }
 
-    /// An administrator asks: the next request is due now.
+    /// An administrator asks: the next request is due now, or once the one under way has ended, which may have been
+    /// answered before.
     pub(super) fn order(&mut self, now: Instant) {
+        self.again = self.stage != Stage::Idle;
         self.due = now;
     }
 
@@ -192,6 +255,20 @@ impl Source {
         now: Instant,
         wall: i64,
     ) -> Step {
+        let step = self.judge(answer, network, now, wall);
+        if self.stage == Stage::Idle && std::mem::take(&mut self.again) {
+            self.due = now;
+        }
+        step
+    }
+
+    fn judge(
+        &mut self,
+        answer: Result<Response, FetchError>,
+        network: &Network,
+        now: Instant,
+        wall: i64,
+    ) -> Step {
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
         match (stage, answer) {
             (_, Err(error)) => self.fail(error.to_string(), now, wall),
@@ -204,9 +281,8 @@ impl Source {
             (Stage::Fetching, Ok(Response::Fresh { body, etag, max_age })) => {
                 match parse_jwks(&body, &self.provider.algorithms) {
                     Ok(set) => {
-                        let origin = self.asked.clone();
-                        self.take_set(Some(set), &origin);
-                        self.etag = etag;
+                        let held = Held { origin: self.asked.clone(), etag, ..Held::default() };
+                        self.hold(set, held, body.len());
                         self.succeed(max_age, now, wall)
                     }
                     Err(error) => {
@@ -214,8 +290,8 @@ impl Source {
                         if let JwksError::NoUsableKey(reports) = error {
                             self.grave = grave(&reports);
                             // With nothing better in hand, what is wrong with each of its keys is shown.
-                            if self.keys.is_empty() {
-                                (self.reports, self.origin) = (reports, self.asked.clone());
+                            if self.held.keys.is_empty() {
+                                (self.held.reports, self.held.origin) = (reports, self.asked.clone());
                             }
                         }
                         self.fail(why, now, wall)
@@ -235,13 +311,15 @@ impl Source {
 
     fn ask_for_keys(&mut self, uri: String, network: &Network) -> Request {
         // An ETag says that the copy in hand is still good, so it is sent only for the place that it came from.
-        let etag = self.etag.clone().filter(|_| self.origin == uri && !self.keys.is_empty());
+        let held = &self.held;
+        let etag = held.etag.clone().filter(|_| held.origin == uri && !held.keys.is_empty());
         self.stage = Stage::Fetching;
         self.asked.clone_from(&uri);
         self.request(uri, etag, network)
     }
 
-    fn request(&self, url: String, etag: Option<String>, network: &Network) -> Request {
+    fn request(&mut self, url: String, etag: Option<String>, network: &Network) -> Request {
+        self.ticket = TICKETS.fetch_add(1, Ordering::Relaxed);
         Request {
             url,
             ca_certificate: self.provider.ca_certificate.clone(),
@@ -256,28 +334,36 @@ impl Source {
     fn succeed(&mut self, max_age: Option<Duration>, now: Instant, wall: i64) -> Step {
         self.failures = 0;
         self.last_error = None;
-        self.fetched_at = wall;
+        self.held.fetched_at = wall;
         self.attempted_at = Some(wall);
         let age = max_age.unwrap_or(USUAL_AGE).clamp(AGES.0, AGES.1);
         // Before the age ends, and not all servers and providers in the same moment.
-        let early = 10 + u32::try_from(self.provider.key_source % 10).unwrap_or(0);
-        self.due = now + age * (100 - early) / 100;
+        self.due = now + age * (800 + chance(100)) / 1000;
         Step::Publish
     }
 
     fn fail(&mut self, why: String, now: Instant, wall: i64) -> Step {
         let pause = PAUSES.0.saturating_mul(1 << self.failures.min(9)).min(PAUSES.1);
         self.failures = self.failures.saturating_add(1);
-        self.due = now + pause;
+        self.due = now + pause * (1000 + chance(250)) / 1000;
         self.attempted_at = Some(wall);
         self.last_error = Some(why.clone());
         Step::Failed { why }
     }
 }
 
+/// A number below `end`, by chance.
+fn chance(end: u32) -> u32 {
+    // Each of them is seeded anew, the first one by the system.
+    let number = RandomState::new().hash_one(0) % u64::from(end);
+    u32::try_from(number).unwrap_or(0)
+}
+
 /// Keys that must not be in any published set, as sentences for the log.
 fn grave(reports: &[KeyReport]) -> Vec<String> {
-    let grave = |problem: &KeyProblem| matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric);
+    let grave = |problem: &KeyProblem| {
+        matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric | KeyProblem::RsaRoca)
+    };
     let said = |report: &KeyReport| {
         let problem = report.usable.err().filter(grave)?;
         Some(format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))

@@ -51,7 +51,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
         take_requests(&mut sources);
         ask(&mut sources, &fetcher);
         if changed {
-            publish(&sources);
+            publish(&mut sources);
             alarm(&mut sources);
         }
         if worker::wait(until_next(&sources), Some(fetcher.wake_fd())) == Wake::Stop {
@@ -115,13 +115,13 @@ fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
 
 fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
     let mut changed = false;
-    for (key_source, answer) in fetcher.results() {
+    for (ticket, answer) in fetcher.results() {
         // A provider that went away meanwhile has no use for its answer.
-        let Some(source) = sources.get_mut(&key_source) else { continue };
+        let Some(source) = sources.values_mut().find(|source| source.ticket() == ticket) else { continue };
         match source.take(answer, &network(), Instant::now(), startup::now()) {
             // A fetcher that is gone is noticed by the loop.
             Step::Ask(request) => {
-                let _ = fetcher.submit(key_source, request);
+                let _ = fetcher.submit(source.ticket(), request);
             }
             Step::Publish => changed = true,
             Step::Failed { why } => {
@@ -153,28 +153,38 @@ fn ask(sources: &mut Sources, fetcher: &Fetcher) {
     for source in sources.values_mut() {
         if source.due().is_some_and(|due| due <= now) {
             let request = source.begin(&network());
-            let _ = fetcher.submit(source.key_source(), request);
+            let _ = fetcher.submit(source.ticket(), request);
         }
     }
 }
 
-fn publish(sources: &Sources) {
+/// Publishes the keyring. New sets that do not fit are given up one by one, the largest first: an issuer that sends too
+/// much must not keep the keys of the others from changing.
+fn publish(sources: &mut Sources) {
+    const HINT: Option<&str> = Some("Raise \"pg_oidc.shared_memory\" and restart the server.");
+    while let Err(why) = put_up(sources) {
+        let largest = sources.values_mut().max_by_key(|source| source.unpublished());
+        let Some(source) = largest.filter(|source| source.unpublished().is_some()) else {
+            let message = "the keys of the OIDC providers cannot be published, those published before stay";
+            report::warning(message, Some(&why), HINT);
+            return;
+        };
+        source.give_up(Instant::now(), startup::now());
+        let message = format!(
+            "the keys of OIDC provider {:?} do not fit into shared memory, the old ones stay",
+            source.name()
+        );
+        report::warning(&message, Some(&why), HINT);
+    }
+    sources.values_mut().for_each(Source::settle);
+}
+
+fn put_up(sources: &Sources) -> Result<(), String> {
     let (now, wall) = (Instant::now(), startup::now());
     let entries = sources.values().filter_map(|source| source.published(now, wall)).collect();
-    let bytes = KeyringImage::build(entries)
-        .map_err(|error| error.to_string())
-        .and_then(|image| board::encode_keyring(&image));
-    let refused = match bytes {
-        Ok(bytes) => board::publish_keyring(&bytes).err().map(|too_large| too_large.to_string()),
-        Err(error) => Some(format!("{error}.")),
-    };
-    if let Some(detail) = refused {
-        report::warning(
-            "the keys of the OIDC providers cannot be published, those published before stay",
-            Some(&detail),
-            Some("Raise \"pg_oidc.shared_memory\" and restart the server."),
-        );
-    }
+    let image = KeyringImage::build(entries).map_err(|error| format!("{error}."))?;
+    let bytes = board::encode_keyring(&image).map_err(|error| format!("{error}."))?;
+    board::publish_keyring(&bytes).map_err(|too_large| too_large.to_string())
 }
 
 fn alarm(sources: &mut Sources) {

@@ -7,13 +7,15 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::Value;
 
-use super::{PATIENCE, Request, Shared, Wire};
+use super::{PATIENCE, Request, Shared, State, Wire};
 
 /// What an issuer does at a path instead of simply answering.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Behaviour {
     /// Reads the request and never answers.
     Hang,
+    /// Answers well, but only once the path behaves again.
+    Hold,
     /// Closes the connection without an answer.
     HangUp,
     /// Answers well, but only after this time.
@@ -66,6 +68,13 @@ pub(super) fn answer(
         Some(Behaviour::Hang) => {
             shared.pause(PATIENCE);
             return Ok(());
+        }
+        Some(Behaviour::Hold) => {
+            let held = |state: &State| state.behaviours.get(&request.path) == Some(&Behaviour::Hold);
+            if !shared.wait(PATIENCE, |state| state.over || !held(state)) || shared.lock().over {
+                return Ok(());
+            }
+            good()
         }
         Some(Behaviour::HangUp) => return Ok(()),
         Some(Behaviour::Delay(time)) => {

@@ -15,11 +15,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
+use tokio::net::TcpSocket;
 
 pub use behaviour::Behaviour;
 
@@ -37,10 +38,13 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Issuer {
     url: String,
     address: SocketAddr,
-    tls: Option<Arc<ServerConfig>>,
     shared: Arc<Shared>,
     door: Mutex<Option<JoinHandle<()>>>,
+    hole: Mutex<Option<Hole>>,
 }
+
+/// A port that nobody serves, and the connections that fill its queue.
+type Hole = (TcpListener, Vec<TcpStream>);
 
 /// What the threads of an issuer share.
 #[derive(Default)]
@@ -52,6 +56,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    tls: Option<Arc<ServerConfig>>,
+    /// What every connection hears instead of an answer.
+    greeting: Option<Vec<u8>>,
     documents: HashMap<String, Value>,
     behaviours: HashMap<String, Behaviour>,
     requests: Vec<Request>,
@@ -69,6 +76,8 @@ pub struct Request {
     pub path: String,
     /// The request line and the headers, as they came.
     pub head: String,
+    /// When its head had been read.
+    pub at: Instant,
 }
 
 impl Request {
@@ -95,15 +104,7 @@ impl Issuer {
     /// # Errors
     /// When no port is to be had or the certificate and the key do not fit.
     pub fn start_tls(leaf: &Leaf) -> Result<Self> {
-        let chain =
-            CertificateDer::pem_slice_iter(leaf.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
-        let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
-        let config =
-            ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-                .with_safe_default_protocol_versions()?
-                .with_no_client_auth()
-                .with_single_cert(chain, key)?;
-        Self::start_with(Some(Arc::new(config)))
+        Self::start_with(Some(config(leaf)?))
     }
 
     fn start_with(tls: Option<Arc<ServerConfig>>) -> Result<Self> {
@@ -111,7 +112,9 @@ impl Issuer {
         let address = listener.local_addr()?;
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = format!("{scheme}://{address}");
-        let issuer = Self { url, address, tls, shared: Arc::default(), door: Mutex::default() };
+        let (shared, door, hole) = (Arc::default(), Mutex::default(), Mutex::default());
+        let issuer = Self { url, address, shared, door, hole };
+        issuer.change(|state| state.tls = tls);
         issuer.set(DISCOVERY, issuer.discovery());
         issuer.set_jwks(json!({ "keys": [] }));
         issuer.listen(listener);
@@ -156,6 +159,22 @@ impl Issuer {
         self.change(|state| state.behaviours.remove(path));
     }
 
+    /// Presents another certificate from the next connection on.
+    ///
+    /// # Errors
+    /// When the certificate and the key do not fit.
+    pub fn present(&self, leaf: &Leaf) -> Result<()> {
+        let config = config(leaf)?;
+        self.change(|state| (state.tls, state.greeting) = (Some(config), None));
+        Ok(())
+    }
+
+    /// Answers the first bytes of every connection with these and no others, whatever they were: neither TLS nor
+    /// http, until [`Issuer::present`].
+    pub fn greet(&self, bytes: &[u8]) {
+        self.change(|state| state.greeting = Some(bytes.to_vec()));
+    }
+
     /// How many requests for `path` there have been. Each counts once its head is read, before its answer.
     pub fn count(&self, path: &str) -> usize {
         self.lock().requests.iter().filter(|request| request.path == path).count()
@@ -180,6 +199,7 @@ impl Issuer {
 
     /// Closes the port: connections are refused from now on, not just dropped. Those open go on.
     pub fn refuse(&self) {
+        *self.hole.lock().unwrap_or_else(PoisonError::into_inner) = None;
         let door = self.door.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(door) = door else { return };
         self.change(|state| state.shut = true);
@@ -200,9 +220,35 @@ impl Issuer {
         Ok(())
     }
 
+    /// Keeps the port but leaves every knock unanswered, as a firewall does that drops packets.
+    ///
+    /// # Errors
+    /// When somebody else has taken the port meanwhile, or the kernel answers for us all the same.
+    pub fn swallow(&self) -> Result<()> {
+        /// More than the shortest queue of any kernel.
+        const QUEUE: usize = 16;
+        const KNOCK: Duration = Duration::from_millis(200);
+        self.refuse();
+        let listening = async {
+            let socket = TcpSocket::new_v4()?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(self.address)?;
+            socket.listen(1)?.into_std()
+        };
+        let listener = tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(listening);
+        let (listener, mut knocks) = (listener.context("the issuer's port is taken")?, Vec::new());
+        // Nobody accepts: once the queue is full, the kernel drops what comes.
+        while let Ok(knock) = TcpStream::connect_timeout(&self.address, KNOCK) {
+            knocks.push(knock);
+            ensure!(knocks.len() < QUEUE, "the queue of the issuer's port has no end");
+        }
+        *self.hole.lock().unwrap_or_else(PoisonError::into_inner) = Some((listener, knocks));
+        Ok(())
+    }
+
     fn listen(&self, listener: TcpListener) {
         self.change(|state| state.shut = false);
-        let (shared, tls) = (Arc::clone(&self.shared), self.tls.clone());
+        let shared = Arc::clone(&self.shared);
         let door = thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut state = shared.lock();
@@ -212,8 +258,8 @@ impl Issuer {
                 let Ok(stream) = stream else { continue };
                 state.connections += 1;
                 drop(state);
-                let (shared, tls) = (Arc::clone(&shared), tls.clone());
-                thread::spawn(move || shared.receive(stream, tls));
+                let shared = Arc::clone(&shared);
+                thread::spawn(move || shared.receive(stream));
             }
         });
         *self.door.lock().unwrap_or_else(PoisonError::into_inner) = Some(door);
@@ -261,13 +307,22 @@ impl Shared {
     }
 
     /// One connection, from the first byte to the last. Errors end it: the other side has gone.
-    fn receive(&self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) {
+    fn receive(&self, mut stream: TcpStream) {
         let timeouts = stream.set_read_timeout(Some(PATIENCE)).and(stream.set_write_timeout(Some(PATIENCE)));
         if timeouts.and(stream.set_nodelay(true)).is_err() {
             return;
         }
+        let (tls, greeting) = {
+            let state = self.lock();
+            (state.tls.clone(), state.greeting.clone())
+        };
+        if let Some(greeting) = greeting {
+            let heard = stream.read(&mut [0; 4_096]).and_then(|_| stream.write_all(&greeting));
+            // Closed with bytes unread it would be reset, and the greeting lost: the other side goes first.
+            let _ = heard.and_then(|()| stream.read_to_end(&mut Vec::new()));
+            return;
+        }
         let Some(config) = tls else {
-            let mut stream = stream;
             self.answer(&mut stream);
             return;
         };
@@ -282,7 +337,7 @@ impl Shared {
         let Some(head) = head(wire) else { return };
         let target = head.split(' ').nth(1).unwrap_or_default();
         let path = target.split('?').next().unwrap_or_default().to_owned();
-        let request = Request { path, head };
+        let request = Request { path, head, at: Instant::now() };
         let mut state = self.lock();
         state.requests.push(request.clone());
         let document = state.documents.get(&request.path).cloned();
@@ -291,6 +346,16 @@ impl Shared {
         self.changed.notify_all();
         let _ = behaviour::answer(self, wire, &request, document.as_ref(), behaviour.as_ref());
     }
+}
+
+fn config(leaf: &Leaf) -> Result<Arc<ServerConfig>> {
+    let chain = CertificateDer::pem_slice_iter(leaf.certificate.as_bytes()).collect::<Result<Vec<_>, _>>()?;
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    Ok(Arc::new(config))
 }
 
 /// The issuer's side of a connection.

@@ -68,6 +68,17 @@ fn serves_over_tls() {
     let authority = Authority::new().unwrap();
     let issuer = Issuer::start_tls(&loopback(&authority).unwrap()).unwrap();
     assert!(issuer.url().starts_with("https://127.0.0.1:"));
+    let answer = tls(&issuer, &authority).unwrap();
+    assert!(answer.ends_with("\r\n\r\n{\"keys\":[]}"), "{answer}");
+    // Plain http at a TLS port is a connection and not a request.
+    let mut plain = ask(&issuer, JWKS, "");
+    plain.shutdown(Shutdown::Write).unwrap();
+    let _ = plain.read_to_end(&mut Vec::new());
+    assert_eq!((issuer.count(JWKS), issuer.connections()), (1, 2));
+}
+
+/// The outcome of a TLS connection that trusts this authority.
+fn tls(issuer: &Issuer, authority: &Authority) -> std::io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.certificate().as_bytes()).unwrap()).unwrap();
     let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
@@ -77,16 +88,36 @@ fn serves_over_tls() {
         .with_no_client_auth();
     let session =
         ClientConnection::new(Arc::new(config), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
-    let mut stream = StreamOwned::new(session, visit(&issuer));
-    stream.write_all(b"GET /jwks HTTP/1.1\r\n\r\n").unwrap();
+    let mut stream = StreamOwned::new(session, visit(issuer));
+    stream.write_all(b"GET /jwks HTTP/1.1\r\n\r\n")?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.ends_with("\r\n\r\n{\"keys\":[]}"), "{answer}");
-    // Plain http at a TLS port is a connection and not a request.
-    let mut plain = ask(&issuer, JWKS, "");
-    plain.shutdown(Shutdown::Write).unwrap();
-    let _ = plain.read_to_end(&mut Vec::new());
-    assert_eq!((issuer.count(JWKS), issuer.connections()), (1, 2));
+    stream.read_to_string(&mut answer).map(|_| answer)
+}
+
+#[test]
+fn presents_other_certificates() {
+    let authority = Authority::new().unwrap();
+    let good = loopback(&authority).unwrap();
+    let issuer = Issuer::start_tls(&good).unwrap();
+    let other = Authority::new().unwrap();
+    for (bad, reason) in [
+        (authority.expired(&["127.0.0.1"]).unwrap(), "expired"),
+        (authority.server(&["localhost"]).unwrap(), "not valid for name"),
+        (other.server(&["127.0.0.1"]).unwrap(), "BadSignature"),
+        (crate::tls::self_signed(&["127.0.0.1"]).unwrap(), "UnknownIssuer"),
+    ] {
+        issuer.present(&bad).unwrap();
+        let error = tls(&issuer, &authority).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error} instead of {reason}");
+        issuer.present(&good).unwrap();
+        assert!(tls(&issuer, &authority).unwrap().ends_with(r#"{"keys":[]}"#));
+    }
+    issuer.greet(&[0x15, 3, 1, 0, 2, 2, 70]);
+    let error = tls(&issuer, &authority).unwrap_err().to_string();
+    assert!(error.contains("ProtocolVersion"), "{error}");
+    issuer.present(&good).unwrap();
+    assert!(tls(&issuer, &authority).is_ok());
+    assert_eq!((issuer.count(JWKS), issuer.connections()), (5, 10));
 }
 
 #[test]
@@ -105,6 +136,24 @@ fn hangs_until_it_is_gone() {
     drop(issuer);
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn holds_its_answer_back() {
+    let issuer = misbehaving(Behaviour::Hold);
+    let mut held = [ask(&issuer, JWKS, ""), ask(&issuer, JWKS, "")];
+    assert!(issuer.wait(JWKS, 2, SOON));
+    held[0].set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+    assert!(held[0].read(&mut [0]).is_err(), "nothing comes yet");
+    held[0].set_read_timeout(Some(SOON)).unwrap();
+    issuer.behave(JWKS);
+    for stream in &mut held {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with(r#"{"keys":[]}"#), "{answer}");
+    }
+    let requests = issuer.requests();
+    assert!(requests[0].at <= requests[1].at);
 }
 
 #[test]
@@ -193,6 +242,19 @@ fn closes_and_opens_again() {
     assert_eq!((issuer.count(JWKS), issuer.connections()), (3, 3));
     drop(issuer);
     assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn swallows_and_opens_again() {
+    let issuer = Issuer::start().unwrap();
+    for _ in 0..2 {
+        issuer.swallow().unwrap();
+        let knock = TcpStream::connect_timeout(&issuer.address, Duration::from_millis(300));
+        assert_eq!(knock.unwrap_err().kind(), ErrorKind::TimedOut);
+        issuer.accept().unwrap();
+        assert!(get(&issuer, JWKS).0.starts_with("HTTP/1.1 200 "));
+    }
+    assert_eq!((issuer.count(JWKS), issuer.connections()), (2, 2));
 }
 
 #[test]

@@ -5,21 +5,20 @@
 //!    refused.
 //! 2. n037: a key that nobody has is refused as `key_unknown`, in a bounded time also while the issuer is down, and good
 //!    logins go on.
-//! 3. n044: 200 tokens with keys that nobody has cost one fetch in ten seconds at most, and good logins go on.
-//! 4. f043: 50 logins at once with one new key cost one fetch, and all get in.
-//! 5. What `oidc.key` and the log show, and `oidc.refresh_keys`: [`shown`] (n049, n058).
-//! 6. What is kept across a restart, and what is not: [`kept`].
-//! 7. Through which proxy: [`proxy`] (f040).
+//! 3. What `oidc.key` and the log show, and `oidc.refresh_keys`: [`shown`] (n049, n058).
+//! 4. What is kept across a restart, and what is not: [`kept`].
+//! 5. Through which proxy: [`proxy`] (f040).
+//!
+//! Many at once (n044, f043): [`crate::floods`].
 
 mod kept;
 mod proxy;
 mod shown;
 
-use std::sync::{Barrier, LazyLock};
-use std::thread;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Result, ensure};
 use pg_oidc_test::client::Session;
 use pg_oidc_test::cluster::until;
 use pg_oidc_test::issuer::{Behaviour, Issuer, JWKS};
@@ -35,7 +34,7 @@ fn stage() -> &'static Stage {
 }
 
 /// An issuer that serves the first EC key of the process, and its provider, role and rule of this name.
-fn issuer_of(stage: &Stage, name: &str) -> Result<Issuer> {
+pub(crate) fn issuer_of(stage: &Stage, name: &str) -> Result<Issuer> {
     let issuer = Issuer::start()?;
     issuer.set_jwks(jwks(&[&keys().ec]));
     stage.admin()?.rows(&provider_sql(name, &issuer.url(), &[]))?;
@@ -44,18 +43,18 @@ fn issuer_of(stage: &Stage, name: &str) -> Result<Issuer> {
     Ok(issuer)
 }
 
-fn token(name: &str, issuer: &Issuer, key: &Key) -> String {
+pub(crate) fn token(name: &str, issuer: &Issuer, key: &Key) -> String {
     Token::for_user(name).issuer(&issuer.url()).sign(key)
 }
 
 /// One column of the provider's keys, of the first of them.
-fn shown(admin: &Session, name: &str, column: &str) -> Result<Option<String>> {
+pub(crate) fn shown(admin: &Session, name: &str, column: &str) -> Result<Option<String>> {
     let rows = admin.rows(&format!("SELECT ({column})::text FROM oidc.key WHERE provider = '{name}'"))?;
     Ok(rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
 }
 
 /// Waits until a login may ask for this provider's keys again.
-fn until_rested(stage: &Stage, name: &str) -> Result<()> {
+pub(crate) fn until_rested(stage: &Stage, name: &str) -> Result<()> {
     let admin = stage.admin()?;
     until("the pause is over", SOON, || Ok(shown(&admin, name, "age > '10.1 s'")?.as_deref() == Some("true")))
 }
@@ -104,55 +103,4 @@ fn n037_unknown_key_while_the_issuer_hangs() -> Result<()> {
     assert_eq!(refused.reason, "key_unknown");
     ensure!(elapsed >= Duration::from_secs(1) && elapsed < Duration::from_secs(5), "it took {elapsed:?}");
     stage.accepted("hung", &good, "while the issuer hangs")
-}
-
-#[test]
-fn n044_flood_of_unknown_keys() -> Result<()> {
-    let stage = stage();
-    let issuer = issuer_of(stage, "flooded")?;
-    until_rested(stage, "flooded")?;
-    let (fetched, begun) = (issuer.count(JWKS), Instant::now());
-    let good = token("flooded", &issuer, &keys().ec);
-    let flood = |worker: usize| -> Result<()> {
-        for number in 0..50 {
-            let kid = json!(format!("random-{worker}-{number}"));
-            let token = Token::for_user("flooded").issuer(&issuer.url()).header("kid", kid).sign(&keys().ec);
-            ensure!(stage.login("flooded", &token).connect()?.is_err(), "this key is nobody's");
-            if number % 10 == 0 {
-                stage.session("flooded", &good)?;
-            }
-        }
-        Ok(())
-    };
-    thread::scope(|scope| {
-        let flood = &flood;
-        let workers: Vec<_> = (0..4).map(|worker| scope.spawn(move || flood(worker))).collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| anyhow!("it panicked"))?)
-    })?;
-    let most = 1 + usize::try_from(begun.elapsed().as_secs() / 10)?;
-    let cost = issuer.count(JWKS) - fetched;
-    ensure!(cost >= 1 && cost <= most, "{cost} fetches in {:?}", begun.elapsed());
-    stage.accepted("flooded", &good, "after the flood")
-}
-
-#[test]
-fn f043_50_logins_with_one_new_key() -> Result<()> {
-    let stage = Stage::with(|builder| builder.setting("max_connections", "100"))?;
-    let issuer = issuer_of(&stage, "crowd")?;
-    until_rested(&stage, "crowd")?;
-    let fetched = issuer.count(JWKS);
-    issuer.set_jwks(jwks(&[&keys().ec, &keys().other_ec]));
-    // Long enough for all to meet in the wait.
-    issuer.misbehave(JWKS, Behaviour::Delay(Duration::from_millis(800)));
-    let (token, start) = (token("crowd", &issuer, &keys().other_ec), Barrier::new(50));
-    thread::scope(|scope| {
-        let login = || {
-            start.wait();
-            stage.session("crowd", &token).map(drop)
-        };
-        let logins: Vec<_> = (0..50).map(|_| scope.spawn(login)).collect();
-        logins.into_iter().try_for_each(|login| login.join().map_err(|_| anyhow!("it panicked"))?)
-    })?;
-    assert_eq!(issuer.count(JWKS), fetched + 1);
-    Ok(())
 }

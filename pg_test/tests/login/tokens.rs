@@ -3,17 +3,21 @@
 //! 1. A token signed with RS256, ES256 or EdDSA opens a session, with psql and with tokio-postgres, whether
 //!    the keys stand in the row, are found by discovery or under `jwks_uri`.
 //! 2. A good login asks the provider nothing.
-//! 3. The text of the token: [`form`] (n001 to n018).
+//! 3. The text of the token: [`form`] (n001 to n018), and its JSON: [`content`] (n007 to n017).
 //! 4. Its algorithm and signature: [`signature`] (n019 to n032).
-//! 5. Its header and the provider's keys: [`header`] (n037 to n058).
-//! 6. Its claims: [`claims`] (n066 to n093).
+//! 5. Its header and the provider's keys: [`header`] (n034 to n058).
+//! 6. Its claims: [`claims`] (n066 to n093), and what a provider may ask of them: [`asked`] (n074 to n095).
 //! 7. Providers that are down, slow or come back: [`keys`].
-//! 8. No piece of a token is ever written down: [`secret`].
+//! 8. No piece of a token is ever written down: [`secret`] (n120).
+//! 9. Every reason of the door is provoked: [`reasons`].
 
+mod asked;
 mod claims;
+mod content;
 mod form;
 mod header;
 mod keys;
+mod reasons;
 mod secret;
 mod signature;
 

@@ -1,6 +1,7 @@
 //! Every limit at its value and one above. Those of tokens and key sets that a negative input is about are tested
-//! there: n011 depth, n015 size, n016 counts, n041 kid, n050 RSA, n061 key sets, n087 times, n088 subject.
+//! there: n011 depth, n015 size, n016 counts, n041 kid, n050 RSA, n061 and n062 key sets, n087 times, n088 subject.
 
+use pg_oidc_core::algorithm::Algorithm;
 use pg_oidc_core::image::{ImageError, KeyringImage, PolicyImage, ProviderKeys};
 use pg_oidc_core::limits;
 use pg_oidc_core::provider::{Provider, ProviderRow, compile_provider};
@@ -21,6 +22,22 @@ fn header_bytes() {
     assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 1)), "header_too_large");
     assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 3)), "header_too_large");
     assert_eq!(World::new().outcome(&padded(limits::HEADER_BYTES + 3000)), "header_too_large");
+}
+
+#[test]
+fn every_limit_is_named_in_a_test() {
+    // Bounds of what workers do and of names in messages are seen from outside; no role name comes from a token yet.
+    let elsewhere = ["FETCH_PAUSE", "KEY_REQUESTS", "SHOWN_BYTES", "ROLE_NAME_BYTES"];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let tests: String = files.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    for line in include_str!("../limits.rs").lines() {
+        let Some((name, _)) = line.strip_prefix("pub const ").and_then(|rest| rest.split_once(':')) else {
+            continue;
+        };
+        let named = tests.contains(&format!("limits::{name}"));
+        assert!(named != elsewhere.contains(&name), "{name}: named in a test: {named}");
+    }
 }
 
 #[test]
@@ -46,8 +63,9 @@ fn numbers() {
     assert_eq!(with("9".repeat(limits::NUMBER_BYTES)), "accepted");
     assert_eq!(with("9".repeat(limits::NUMBER_BYTES + 1)), "payload_invalid");
     for sign in ["", "-", "+"] {
-        assert_eq!(with(format!("1e{sign}1000")), "accepted");
-        assert_eq!(with(format!("1e{sign}1001")), "payload_invalid");
+        let with = |exponent: i64| with(format!("1e{sign}{exponent}"));
+        assert_eq!(with(limits::NUMBER_EXPONENT), "accepted");
+        assert_eq!(with(limits::NUMBER_EXPONENT + 1), "payload_invalid");
     }
 }
 
@@ -69,6 +87,13 @@ fn urls_names_and_certificates() {
         &|row, count| row.audiences = (0..count).map(|number| Some(number.to_string())).collect(),
         limits::AUDIENCES,
     );
+    check(
+        &|row, count| row.accepted_typ = Some((0..count).map(|number| Some(number.to_string())).collect()),
+        limits::AUDIENCES,
+    );
+    check(&|row, size| row.audience_claim = "a".repeat(size), limits::NAME_BYTES);
+    check(&|row, size| row.groups_claim = Some("a".repeat(size)), limits::NAME_BYTES);
+    check(&|row, size| row.name = "a".repeat(size), limits::NAME_DATA_BYTES);
     let frame = "-----BEGIN CERTIFICATE----------END CERTIFICATE-----".len();
     check(
         &|row, size| {
@@ -90,12 +115,38 @@ fn match_members_and_bytes() {
     };
     assert!(compile_rule(&sized(limits::MATCH_BYTES)).is_ok());
     assert!(compile_rule(&sized(limits::MATCH_BYTES + 1)).is_err());
+    let required = |count: usize| {
+        let row = ProviderRow { required_claims: Some(members(count).to_string()), ..provider_row() };
+        compile_provider(&row, false)
+    };
+    assert!(required(limits::MATCH_MEMBERS).is_ok());
+    assert!(required(limits::MATCH_MEMBERS + 1).unwrap_err().message.contains("too many members"));
     let databases = |count: usize| RuleRow {
         databases: Some((0..count).map(|number| Some(format!("d{number}"))).collect()),
         ..rule_row(1, &json!({}), "reader")
     };
     assert!(compile_rule(&databases(limits::DATABASES)).is_ok());
     assert!(compile_rule(&databases(limits::DATABASES + 1)).is_err());
+}
+
+#[test]
+fn algorithms() {
+    // No list of ten is without a repeat; it is refused for its length.
+    let names = |count: usize| {
+        let names =
+            Algorithm::ALL.iter().cycle().take(count).map(|algorithm| Some(algorithm.name().to_owned()));
+        compile_provider(&ProviderRow { algorithms: names.collect(), ..provider_row() }, false)
+    };
+    assert_eq!(names(limits::ALGORITHMS).unwrap().algorithms, Algorithm::ALL);
+    assert!(names(limits::ALGORITHMS + 1).unwrap_err().message.contains("1 to 9"));
+}
+
+#[test]
+fn identity_bytes() {
+    let world = World::with_provider(|row| row.identity_claim = "name".to_owned());
+    let with = |bytes: usize| world.outcome(&token(&claims_with(json!({"name": "n".repeat(bytes)}))));
+    assert_eq!(with(limits::SUBJECT_BYTES), "accepted");
+    assert_eq!(with(limits::SUBJECT_BYTES + 1), "identity_invalid");
 }
 
 fn providers(count: usize) -> Vec<Provider> {

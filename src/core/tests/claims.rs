@@ -127,6 +127,10 @@ fn n074_azp() {
     assert_eq!(with(json!("phone")), "required_claim_failed");
     assert_eq!(with(json!(null)), "required_claim_failed");
     assert_eq!(with(json!("Desktop")), "required_claim_failed");
+    assert_eq!(with(json!(["phone"])), "required_claim_failed");
+    // Without it, several audiences are no reason: one is ours.
+    let several = token(&claims_with(json!({"aud": ["pg", "other"], "azp": "phone"})));
+    assert_eq!(World::new().outcome(&several), "accepted");
 }
 
 #[test]
@@ -145,6 +149,19 @@ fn n075_n076_another_kind_of_token() {
     assert_eq!(access.outcome(&token(&claims_with(json!({"token_use": "access"})))), "typ_refused");
     let other_api = with(json!({"token_use": "access", "aud": "https://graph.example"}));
     assert_eq!(access.outcome(&P256.token(header, &other_api)), "audience_mismatch");
+
+    // The reverse: ID tokens are wanted, whose audience is the client.
+    let id = World::with_provider(|row| {
+        row.accepted_typ = Some(vec![Some("JWT".to_owned())]);
+        row.audiences = vec![Some("desktop".to_owned())];
+        row.required_claims = Some(json!({"token_use": "id"}).to_string());
+    });
+    let changes = json!({"token_use": "id", "aud": "desktop"});
+    assert_eq!(id.outcome(&token(&claims_with(changes.clone()))), "accepted");
+    assert_eq!(id.outcome(&P256.token(header, &with(changes))), "typ_refused");
+    assert_eq!(id.outcome(&token(&claims_with(json!({"token_use": "id"})))), "audience_mismatch");
+    let access_token = json!({"token_use": "access", "aud": "desktop"});
+    assert_eq!(id.outcome(&token(&claims_with(access_token))), "required_claim_failed");
 }
 
 #[test]

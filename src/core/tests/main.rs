@@ -6,6 +6,7 @@
 //! signature   B2   n019 to n032: algorithms and signatures
 //! header      B3   n034 to n048: header parameters
 //! jwks        B4   n049 to n065: key sets
+//! kept             keys that outlive a restart
 //! claims      B5   n066 to n095: claims other than times
 //! times       B5   n077 to n086: exp, nbf, iat
 //! mapping     B6   n098 to n103: rules
@@ -14,8 +15,9 @@
 //! documents        discovery, pg_hba.conf, one claim as text
 //! bounds           every limit at its value and one above
 //! lookup           the index finds what a scan finds; images; 100,000 rules
-//! vectors     B2   Wycheproof and the JOSE cookbook, run inside the crate
-//! refusals         the list of reasons; nothing of a token is shown
+//! vectors          Wycheproof and the JOSE cookbook, run inside the crate; fixtures/whitelist.json
+//! refusals         every reason is provoked; nothing of a token is shown
+//! fuzzed           what must hold for any bytes (`fuzz/`), on inputs that proptest makes up
 //! ```
 //! A test that accepts has near misses beside it that are refused.
 
@@ -27,9 +29,12 @@ mod confines;
 mod deny;
 mod derived;
 mod documents;
+mod fuzz;
+mod fuzzed;
 mod header;
 mod images;
 mod jwks;
+mod kept;
 mod language;
 mod lookup;
 mod mapping;

@@ -1,13 +1,19 @@
-//! The list of reasons, and that none of them shows a token.
+//! The list of reasons: each is provoked, and none of them shows a token.
 
 use std::collections::BTreeSet;
 
 use pg_oidc_core::algorithm::Algorithm;
+use pg_oidc_core::decision::{Request, decide};
+use pg_oidc_core::image::{PolicyImage, check_policy, encode_policy};
 use pg_oidc_core::json::JsonProblem;
+use pg_oidc_core::limits::{self, SECOND};
+use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::{World, claims_with, token, token_with_header};
+use crate::common::{
+    NOW, P256, ROLE_OID, World, b64, claims_with, provider_row, token, token_raw, token_with_header,
+};
 
 #[test]
 fn codes_are_unique_snake_case() {
@@ -21,6 +27,122 @@ fn codes_are_unique_snake_case() {
         assert!(*row <= 142, "{code}");
         assert!(meaning.starts_with(char::is_uppercase) && meaning.ends_with('.'), "{code}");
     }
+}
+
+/// Every reason that core gives, as a login provokes it.
+fn provoked() -> Vec<Refusal> {
+    let login = |world: World, token: &str| world.login(token).unwrap_err();
+    let refused = |token: &str| login(World::new(), token);
+    let claims = |changes: Value| login(World::new(), &token(&claims_with(changes)));
+    let header = |header: &str| refused(&token_with_header(header));
+    let asking = |change: fn(&mut ProviderRow), changes: Value| {
+        login(World::with_provider(change), &token(&claims_with(changes)))
+    };
+    let good = token(&claims_with(json!({})));
+    let (input, _) = good.rsplit_once('.').unwrap();
+    let many = vec!["g"; limits::GROUPS + 1];
+    let members: Value = (0..limits::CLAIM_MEMBERS).map(|number| (number.to_string(), json!(1))).collect();
+    let grouped: fn(&mut ProviderRow) = |row| row.groups_claim = Some("groups".to_owned());
+    let aged: fn(&mut ProviderRow) = |row| row.max_token_age_us = Some(60 * SECOND);
+    let with_role = |role_oid| World { role_oid, ..World::new() };
+    let mut pending = World::new();
+    pending.providers[0].1 = None;
+    vec![
+        refused(&"a".repeat(limits::WIRE_BYTES + 1)),
+        refused("a password"),
+        refused("e30.e30.e30.e30.e30"),
+        refused("{}"),
+        refused(&format!("{input}.QR")),
+        header(&json!({"alg": "ES256", "x": "p".repeat(limits::HEADER_BYTES)}).to_string()),
+        header("[]"),
+        header(r#"{"alg":"ES256","alg":"ES256"}"#),
+        header(r#"{"alg":"ES256","kid":"\u0000"}"#),
+        claims(json!({ "x": members })),
+        claims(json!({ "x": many })),
+        header(r#"{"alg":"none"}"#),
+        header(r#"{"alg":"ES256","kid":1}"#),
+        header(r#"{"alg":"ES256","typ":1}"#),
+        header(r#"{"alg":"ES256","crit":[]}"#),
+        refused(&token_raw("[]")),
+        claims(json!({"iss": 1})),
+        claims(json!({"iss": "https://other.example"})),
+        asking(|row| row.enabled = false, json!({})),
+        asking(|row| row.algorithms = vec![Some("RS256".to_owned())], json!({})),
+        login(World::with_keys(json!([])), &good),
+        login(World { fetched_at: 0, ..World::new() }, &good),
+        header(r#"{"alg":"ES256","kid":"nobody's"}"#),
+        login(two_keys(), &token_with_header(r#"{"alg":"ES256"}"#)),
+        login(pending, &good),
+        refused(&format!("{input}.{}", b64([1; 64]))),
+        claims(json!({"aud": null})),
+        claims(json!({"aud": []})),
+        claims(json!({"aud": "other"})),
+        claims(json!({"exp": null})),
+        claims(json!({"exp": "1"})),
+        claims(json!({"exp": NOW})),
+        claims(json!({"nbf": "1"})),
+        claims(json!({"nbf": NOW + 1})),
+        claims(json!({"iat": "1"})),
+        claims(json!({"iat": NOW + 1})),
+        asking(aged, json!({"iat": null})),
+        asking(aged, json!({"iat": NOW - 61})),
+        asking(aged, json!({"iat": NOW - 1, "exp": NOW + 60})),
+        header(r#"{"alg":"ES256","kid":"p256","typ":"dpop+jwt"}"#),
+        asking(|row| row.required_claims = Some(r#"{"azp":"a"}"#.to_owned()), json!({})),
+        claims(json!({"cnf": {}})),
+        claims(json!({"sub": ""})),
+        asking(|row| row.identity_claim = "name".to_owned(), json!({})),
+        asking(|row| row.identity_claim = "email".to_owned(), json!({"email": "a@corp.example"})),
+        claims(json!({"hasgroups": true})),
+        asking(grouped, json!({"groups": null})),
+        asking(grouped, json!({"groups": 1})),
+        login(World::with_rules(vec![]), &good),
+        login(World { user: "writer", ..World::new() }, &good),
+        login(with_role(0), &good),
+        login(with_role(ROLE_OID + 1), &good),
+        changed_meanwhile(),
+    ]
+}
+
+fn two_keys() -> World {
+    let mut second = P256.jwk();
+    second["kid"] = "another".into();
+    World::with_keys(json!([P256.jwk(), second]))
+}
+
+/// The provider changes between the check of the token and the decision.
+fn changed_meanwhile() -> Refusal {
+    let verified = World::new().verified(&token(&claims_with(json!({})))).unwrap();
+    let row = ProviderRow { clock_skew_us: 1, ..provider_row() };
+    let image = PolicyImage::build(vec![compile_provider(&row, false).unwrap()], vec![]).unwrap();
+    let bytes = encode_policy(&image).unwrap();
+    let request = Request { user: "reader", database: "app", role_oid: ROLE_OID };
+    decide(check_policy(&bytes).unwrap(), &verified, &request).unwrap_err()
+}
+
+#[test]
+fn every_reason_is_provoked_here_or_at_the_door() {
+    let here: BTreeSet<&str> = provoked().iter().map(Refusal::code).collect();
+    // The tests named in the list are looked up by pg_test/tests/login/tokens/reasons.rs.
+    let list = include_str!("fixtures/door_reasons.txt").lines().filter(|line| !line.starts_with('#'));
+    let door: BTreeSet<&str> = list.filter_map(|line| line.split_whitespace().next()).collect();
+    assert_eq!(here.intersection(&door).collect::<Vec<_>>(), [&""; 0]);
+    let all: BTreeSet<&str> = Refusal::ALL.iter().map(|(code, ..)| *code).collect();
+    assert_eq!(here.union(&door).copied().collect::<BTreeSet<_>>(), all);
+}
+
+#[test]
+fn every_row_has_a_test_named_after_it() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    let tests: String = files.filter_map(|path| std::fs::read_to_string(path).ok()).collect();
+    let names = tests.lines().filter_map(|line| line.strip_prefix("fn n"));
+    let named: BTreeSet<u16> = names
+        .flat_map(|name| name.split("_n").filter_map(|part| part.get(..3)?.parse().ok()).collect::<Vec<_>>())
+        .collect();
+    let gaps = [12, 26, 33, 43, 57, 63, 67, 82, 94];
+    let rows: BTreeSet<u16> = (1..=95).filter(|row| !gaps.contains(row)).collect();
+    assert_eq!(rows.difference(&named).collect::<Vec<_>>(), [&0; 0]);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use pg_oidc_core::limits;
 use pg_oidc_core::token::parse;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::{
     P256, World, all_refused, b64, claims, claims_with, token, token_raw, token_with_header,
@@ -185,6 +185,14 @@ fn n010_encodings() {
             ("unknown escape", token_raw(with_text(r"\x41"))),
         ],
     );
+    let header = r#"{"alg":"ES256","kid":"p256"}"#;
+    let utf16: Vec<u8> = header.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for header in
+        [format!("\u{feff}{header}").into_bytes(), utf16, br#"{"alg":"ES256","kid":"\ud800"}"#.to_vec()]
+    {
+        let token = P256.token_of_bytes("ES256", &header, good.as_bytes());
+        assert_eq!(world.outcome(&token), "header_invalid", "{header:?}");
+    }
     for bytes in [&b"\xff"[..], b"\xc0\xaf", b"\xed\xa0\x80", b"\xf5\x80\x80\x80", b"\xc3"] {
         let payload = [b"{\"sub\":\"", bytes, b"\"}"].concat();
         assert_eq!(world.outcome(&token_raw(payload)), "payload_invalid", "{bytes:?}");
@@ -215,6 +223,8 @@ fn n011_nesting() {
             ("many, never closed", token_raw("[".repeat(45_000))),
         ],
     );
+    // A million of them fit into no token.
+    assert_eq!(world.outcome(&token_raw("[".repeat(1_000_000))), "token_too_large");
     let header = |levels: usize| {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         token_with_header(&format!("{{\"alg\":\"ES256\",\"kid\":\"p256\",\"x\":{open}{close}}}"))
@@ -240,9 +250,13 @@ fn n013_duplicate_registered_claim() {
             ("sub", twice("\"sub\"", "\"admin\"")),
             ("exp", twice("\"exp\"", "9999999999")),
             ("aud", twice("\"aud\"", "\"other\"")),
+            ("iat", twice("\"iat\"", "1")),
+            ("nbf", twice("\"nbf\":1,\"nbf\"", "2")),
+            ("jti", twice("\"jti\":\"a\",\"jti\"", "\"b\"")),
             ("another spelling of one name", twice(r#""\u0073ub""#, "\"admin\"")),
             ("alg", token_with_header(r#"{"alg":"ES256","alg":"none","kid":"p256"}"#)),
             ("kid", token_with_header(r#"{"alg":"ES256","kid":"p256","kid":"p256"}"#)),
+            ("typ", token_with_header(r#"{"alg":"ES256","kid":"p256","typ":"JWT","typ":"at+jwt"}"#)),
         ],
     );
     // Names are compared by bytes: another case is another claim.
@@ -266,20 +280,29 @@ fn n014_duplicate_custom_claim() {
 
 #[test]
 fn n015_size() {
+    // Four characters stand for three bytes, so not every length can be had without a longer header.
     let sized = |bytes: usize| {
-        let with = |padding: usize| token(&claims_with(json!({"x": "p".repeat(padding)})));
-        let spare = bytes - with(0).len();
-        // Four characters stand for three bytes, so not every length can be had.
-        with(spare / 4 * 3)
+        let with = |header: usize, payload: usize| {
+            let header = json!({"alg": "ES256", "kid": "p256", "x": "p".repeat(header)}).to_string();
+            P256.token(&header, &claims_with(json!({"x": "p".repeat(payload)})).to_string())
+        };
+        let most = (bytes - with(0, 0).len()) / 4 * 3;
+        let sizes = (0..3).flat_map(|header| (most - 8..most + 4).map(move |payload| (header, payload)));
+        let mut tokens = sizes.map(|(header, payload)| with(header, payload));
+        tokens.find(|token| token.len() == bytes).unwrap()
     };
-    let token = sized(limits::TOKEN_BYTES);
-    assert!(token.len() > limits::TOKEN_BYTES - 8);
     let code = |token: &str, limit| {
         parse(token.as_bytes(), limit).map_or_else(|refusal| refusal.code(), |_| "parsed")
     };
-    assert_eq!(code(&token, token.len()), "parsed");
-    assert_eq!(code(&token, token.len() - 1), "token_too_large");
-    assert_eq!(code(&token, 0), "token_too_large");
+    for limit in [limits::TOKEN_BYTES, limits::WIRE_BYTES] {
+        let token = sized(limit);
+        assert_eq!(World::new().outcome(&token), "accepted");
+        assert_eq!(code(&token, limit), "parsed");
+        assert_eq!(code(&token, limit - 1), "token_too_large");
+        assert_eq!(code(&sized(limit + 1), limit), "token_too_large");
+    }
+    assert_eq!(code(&sized(limits::WIRE_BYTES + 1), usize::MAX), "token_too_large");
+    assert_eq!(code(&sized(limits::TOKEN_BYTES), 0), "token_too_large");
     // The size comes before everything else, and no setting raises it above the wire's.
     assert_eq!(code(&" ".repeat(limits::WIRE_BYTES), usize::MAX), "token_malformed");
     assert_eq!(code(&" ".repeat(limits::WIRE_BYTES + 1), usize::MAX), "token_too_large");
@@ -294,6 +317,21 @@ fn n016_counts() {
         world.outcome(&token(&claims_with(json!({"x": numbers(limits::GROUPS + 1)})))),
         "too_many_groups"
     );
+
+    // As many as fit on the wire, of each kind; and more, which fit into no token.
+    let fill = |count: usize| token_raw(format!("{{\"x\":[1{}]}}", ",1".repeat(count)));
+    assert_eq!(world.outcome(&fill(24_000)), "too_many_groups");
+    assert_eq!(world.outcome(&fill(100_000)), "token_too_large");
+    let fill = |count: usize| {
+        token_raw((0..count).map(|number| (format!("{number:x}"), json!(1))).collect::<Value>().to_string())
+    };
+    assert_eq!(world.outcome(&fill(5_500)), "too_many_claims");
+    assert_eq!(world.outcome(&fill(100_000)), "token_too_large");
+    // Many small objects count together.
+    let objects =
+        |count: usize| token_raw(format!("{{\"x\":[{{\"a\":1}}{}]}}", ",{\"a\":1}".repeat(count - 1)));
+    assert_eq!(world.outcome(&objects(limits::CLAIM_MEMBERS - 1)), "issuer_invalid");
+    assert_eq!(world.outcome(&objects(limits::CLAIM_MEMBERS)), "too_many_claims");
 
     // A scope is a list of words.
     for name in ["scope", "scp"] {
@@ -322,6 +360,8 @@ fn n017_nul() {
         [
             ("sub", token_raw(good.replace("\"u1\"", r#""u1\u0000admin""#))),
             ("a group", token_raw(good.replace("\"readers\"", r#""readers\u0000""#))),
+            ("iss", token_raw(good.replace("issuer.example", r"issuer.example\u0000"))),
+            ("aud", token_raw(good.replace("\"pg\"", r#""pg\u0000""#))),
             ("a name", token_raw(good.replace("\"iat\"", r#""iat\u0000""#))),
             ("kid", token_with_header(r#"{"alg":"ES256","kid":"p256\u0000"}"#)),
         ],

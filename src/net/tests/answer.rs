@@ -261,6 +261,28 @@ fn f038_truncated_and_malformed_answers() {
 }
 
 #[test]
+fn f038_a_body_that_breaks_off_is_not_called_gzip() {
+    let chunked = format!("HTTP/1.1 200 OK\r\n{JSON}Transfer-Encoding: chunked\r\n\r\n");
+    let compressed = gzip(BODY.as_bytes());
+    let half = &compressed[..compressed.len() / 2];
+    for bytes in [
+        answer("200 OK", JSON, BODY.as_bytes(), BODY.len() + 1),
+        format!("{chunked}3\r\n{{}}").into_bytes(),
+        format!("{chunked}2\r\n{{}}\r\n").into_bytes(),
+        answer("200 OK", GZIP, half, compressed.len()),
+    ] {
+        let error = get(Server::answering(bytes).request()).unwrap_err();
+        assert_eq!(error, FetchError::BadAnswer("connection closed by the server"));
+    }
+    // The near miss: the connection ends well, and the compressed data do not.
+    let cut = Server::answering(answer("200 OK", GZIP, half, half.len()));
+    assert_eq!(get(cut.request()), Err(FetchError::BadAnswer("invalid gzip data")));
+    // Not a chunk's size.
+    let wrong = Server::answering(format!("{chunked}zz\r\n").into_bytes());
+    assert_eq!(get(wrong.request()), Err(FetchError::BadAnswer("it breaks off or is not valid HTTP")));
+}
+
+#[test]
 fn freshness_is_max_age_less_age() {
     let max_age = |headers: &str| match get(Server::answering(good(headers)).request()) {
         Ok(Response::Fresh { max_age, .. }) => max_age.map(|age| age.as_secs()),

@@ -1,6 +1,6 @@
 //! Keys that outlive a restart in `oidc.jwks_cache`.
 //!
-//! 1. After a restart with the issuer down logins work, and `oidc.key` says that the keys are kept ones.
+//! 1. f036: after a restart with the issuer down logins work, and `oidc.key` says that the keys are kept ones.
 //! 2. They are not taken back where the row meanwhile says that the keys are elsewhere, nor beyond `max_stale`.
 //! 3. The table is not dumped, and PUBLIC cannot read it.
 //! 4. Where the extension has been dropped, the worker touches no table of that name: it would run somebody's code.
@@ -21,7 +21,7 @@ fn until_kept(admin: &Session, name: &str) -> Result<()> {
 }
 
 #[test]
-fn restart_while_the_issuer_is_down() -> Result<()> {
+fn f036_restart_while_the_issuer_is_down() -> Result<()> {
     let stage = Stage::start()?;
     let issuer = issuer_of(&stage, "kept")?;
     let good = token("kept", &issuer, &keys().ec);
