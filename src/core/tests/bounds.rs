@@ -149,6 +149,64 @@ fn identity_bytes() {
     assert_eq!(with(limits::SUBJECT_BYTES + 1), "identity_invalid");
 }
 
+#[test]
+fn addresses() {
+    let addresses = |count: usize| RuleRow {
+        addresses: Some(
+            (0..count).map(|number| Some(format!("10.0.{}.{}/32", number / 256, number % 256))).collect(),
+        ),
+        ..rule_row(1, &json!({}), "reader")
+    };
+    assert!(compile_rule(&addresses(limits::ADDRESSES)).is_ok());
+    assert!(compile_rule(&addresses(limits::ADDRESSES + 1)).is_err());
+}
+
+#[test]
+fn pattern_bytes() {
+    let compiles = |test: Value| compile_rule(&rule_row(1, &json!({ "a": test }), "reader")).map(|_| ());
+    // What one repeated character costs is regex-lite's affair; that there is a bound below ours is this crate's.
+    let most = (0..20).rev().fold(0, |count, bit| {
+        let more = count | 1 << bit;
+        if compiles(json!({"regex": format!("a{{{more}}}")})).is_ok() { more } else { count }
+    });
+    assert!((1000..limits::PATTERN_BYTES).contains(&most), "{most}");
+    let error = compiles(json!({"regex": format!("a{{{}}}", most + 1)})).unwrap_err();
+    assert!(error.detail.unwrap().contains("size"));
+    let error = compiles(json!({"glob": "?".repeat(limits::MATCH_BYTES - 100)})).unwrap_err();
+    assert!(error.message.contains("has a glob that cannot be compiled"), "{error:?}");
+    assert!(compiles(json!({"glob": "?".repeat(most / 2)})).is_ok());
+}
+
+#[test]
+fn rules_with_patterns() {
+    let rules = |patterns: usize, change: fn(&mut RuleRow)| {
+        let with = |id: usize, test: Value| {
+            let mut row = rule_row(id as i64, &json!({"a": 1, "b": test}), "reader");
+            change(&mut row);
+            compile_rule(&row).unwrap()
+        };
+        // Wherever it is in the rule; and what has none is not counted.
+        let tests = [
+            json!({"regex": "a"}),
+            json!({"glob": "a"}),
+            json!({"not": {"glob": "a"}}),
+            json!({"any": ["a", {"any": [{"not": {"regex": "a"}}]}]}),
+        ];
+        let patterns = (0..patterns).map(|id| with(id, tests[id % tests.len()].clone()));
+        let plain = (0..50).map(|id| with(id + 9000, json!({"any": ["a", {"exists": true}]})));
+        PolicyImage::build(providers(1), patterns.chain(plain).collect()).map(|_| ())
+    };
+    assert_eq!(rules(limits::PATTERN_RULES, |_| ()), Ok(()));
+    assert_eq!(rules(limits::PATTERN_RULES + 1, |_| ()), Err(ImageError::TooManyPatterns));
+    // Rules that deny count like the others, disabled ones do not count.
+    let deny = |row: &mut RuleRow| (row.effect, row.role) = ("deny".to_owned(), None);
+    assert_eq!(rules(limits::PATTERN_RULES + 1, deny), Err(ImageError::TooManyPatterns));
+    assert_eq!(rules(limits::PATTERN_RULES + 1, |row| row.enabled = false), Ok(()));
+    assert!(
+        ImageError::TooManyPatterns.to_string().contains("1000 rules have a regular expression or a glob")
+    );
+}
+
 fn providers(count: usize) -> Vec<Provider> {
     (0..count)
         .map(|number| {

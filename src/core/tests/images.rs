@@ -61,31 +61,29 @@ static VERIFIED: LazyLock<Verified> = LazyLock::new(|| {
         .unwrap()
 });
 
-/// Decides for everybody, wherever from.
+/// How many of some requests are granted; none, if the bytes are refused.
 fn decide_all(bytes: &[u8]) -> usize {
     let Ok(policy) = check_policy(bytes) else {
         return 0;
     };
     let request = World::new().request();
-    let mut decided = 0;
-    for user in ["reader", "writer_x", "nobody"] {
-        for replication in [Replication::None, Replication::Physical, Replication::Database] {
-            for address in [None, Some("10.1.1.1".parse().unwrap()), Some("::1".parse().unwrap())] {
-                let request = Request { user, replication, address, ..request };
-                decided += usize::from(decide(policy, &VERIFIED, &request).is_ok());
-            }
-        }
-    }
-    decided
+    let replication = Replication::Physical;
+    let requests = [
+        request,
+        Request { user: "writer_x", address: Some("10.1.1.1".parse().unwrap()), ..request },
+        Request { replication, address: Some("::1".parse().unwrap()), ..request },
+        Request { user: "nobody", replication: Replication::Database, ..request },
+    ];
+    requests.iter().filter(|request| decide(policy, &VERIFIED, request).is_ok()).count()
 }
 
 #[test]
 fn the_policy_as_it_was_built_lets_in() {
-    assert!(decide_all(&BYTES) > 5);
+    assert_eq!(decide_all(&BYTES), 2);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn changed_bytes_are_refused_or_decide_without_panic(
