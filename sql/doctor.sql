@@ -21,7 +21,8 @@ COMMENT ON FUNCTION oidc.check_result(text, text, text[], text, text) IS 'The ro
 -- somebody, who then sees its answer and nothing else. It takes no argument, and writes nothing.
 CREATE FUNCTION oidc.doctor()
     RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    -- Compiling these queries takes longer than running them.
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
     AS $$
     DECLARE
         part text;
@@ -43,3 +44,4 @@ CREATE FUNCTION oidc.doctor()
     END
     $$;
 COMMENT ON FUNCTION oidc.doctor() IS 'Checks of the server, its HBA files, the workers, the keys and the rules: ok, warn or fail, and what to do';
+COMMENT ON FUNCTION oidc.is_preloaded() IS 'Whether the library is preloaded: only then anything is guarded';

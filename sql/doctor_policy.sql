@@ -137,7 +137,7 @@ CREATE FUNCTION oidc.doctor_providers()
         UNION ALL
         -- n113
         SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
-            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which a person may be able to change, or somebody else may get later.',
+            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else.',
                                      p.name, p.identity_claim) ORDER BY p.name)
                FROM oidc.provider p
               WHERE p.enabled
@@ -196,3 +196,5 @@ CREATE FUNCTION oidc.doctor_keys()
          WHERE oidc.is_preloaded()
     $$;
 COMMENT ON FUNCTION oidc.doctor_keys() IS 'Checks of oidc.doctor(): the keys of the providers';
+COMMENT ON FUNCTION oidc.policy_limits() IS 'How many providers, rules and rules with a regex or glob there may be';
+COMMENT ON FUNCTION oidc.provider_problem(text) IS 'Why a provider does not compile; null if it does';

@@ -4,13 +4,15 @@ CREATE FUNCTION oidc.doctor_rules()
     RETURNS TABLE (name text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
     AS $$
-        WITH rules AS MATERIALIZED (SELECT * FROM oidc.role_mapping WHERE enabled)
+        WITH rules AS MATERIALIZED (
+            SELECT id, provider, effect, databases, valid_until, oidc.rule_problem(oidc.rule_row(m)) AS problem
+              FROM oidc.role_mapping m WHERE enabled
+        )
         SELECT r.* FROM oidc.check_result('rule_rows', 'fail',
-            (SELECT array_agg(CASE m.effect
-                WHEN 'deny' THEN format('Rule %s denies and does not compile; every login of provider "%s" is refused: %s', m.id, m.provider, problem)
-                ELSE format('Rule %s does not compile and gives nothing: %s', m.id, problem) END ORDER BY m.id)
-               FROM oidc.role_mapping m, LATERAL oidc.rule_problem(oidc.rule_row(m)) problem
-              WHERE m.enabled AND problem IS NOT NULL),
+            (SELECT array_agg(CASE effect
+                WHEN 'deny' THEN format('Rule %s denies and does not compile; every login of provider "%s" is refused: %s', id, provider, problem)
+                ELSE format('Rule %s does not compile and gives nothing: %s', id, problem) END ORDER BY id)
+               FROM rules WHERE problem IS NOT NULL),
             'Mend the row with UPDATE, or disable it.',
             (SELECT format('All %s enabled rules compile.', count(*)) FROM rules)) r
         UNION ALL
@@ -40,44 +42,50 @@ CREATE FUNCTION oidc.doctor_rule_roles()
               FROM oidc.role_mapping m
              WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
         ),
-        -- Each role once, however many rules give it.
+        -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
         roles AS MATERIALIZED (
-            SELECT role, role_oid, allow_privileged, oidc.role_problem(role, role_oid, allow_privileged) AS problem,
-                   CASE WHEN allow_privileged THEN oidc.role_problem(role, role_oid, false) END AS power
+            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged,
+                   oidc.role_problem(role, role_oid, allow_privileged) AS problem,
+                   CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
               FROM rules GROUP BY role, role_oid, allow_privileged
         ),
+        told AS MATERIALIZED (
+            SELECT m.id, m.role, problem, m.allow_privileged, power
+              FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
+              JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
+                          AND m.allow_privileged = p.allow_privileged
+        ),
+        -- Physical replication needs no database.
         places AS MATERIALIZED (
-            SELECT role_oid, databases, min(id) AS first, count(*) AS number
+            SELECT role_oid, databases, role, array_agg(id) AS ids
               FROM rules
-             WHERE NOT (replication AND databases IS NULL)
-               AND EXISTS (SELECT FROM pg_roles r WHERE r.oid = role_oid)
-             GROUP BY role_oid, databases
+             WHERE NOT (replication AND databases IS NULL) AND role_oid IN (SELECT oid FROM pg_roles)
+             GROUP BY role_oid, databases, role
+        ),
+        closed AS MATERIALIZED (
+            SELECT * FROM places p
+             WHERE NOT EXISTS (SELECT FROM pg_database d
+                                WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
+                                  AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))
         )
         SELECT r.* FROM oidc.check_result('rule_roles', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', m.id, m.role, problem) ORDER BY m.id)
-               FROM rules m JOIN roles p ON p.role = m.role AND p.role_oid IS NOT DISTINCT FROM m.role_oid
-                                        AND p.allow_privileged = m.allow_privileged
-              WHERE problem IS NOT NULL),
+            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', id, role, problem) ORDER BY id)
+               FROM told WHERE problem IS NOT NULL),
             'Mend the role, then write the rule again: UPDATE oidc.role_mapping SET role = role WHERE id = …',
             'Every role that a rule gives is there and may log in.') r
         UNION ALL
         SELECT r.* FROM oidc.check_result('rule_privileges', 'warn',
             (SELECT array_agg(CASE
-                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', m.id, m.role)
-                ELSE format('Rule %s gives privileged role "%s": %s', m.id, m.role, power) END ORDER BY m.id)
-               FROM rules m JOIN roles p ON p.role = m.role AND p.role_oid IS NOT DISTINCT FROM m.role_oid
-                                        AND p.allow_privileged = m.allow_privileged
-              WHERE m.allow_privileged AND problem IS NULL),
+                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', id, role)
+                ELSE format('Rule %s gives a privileged role: %s.', id, power) END ORDER BY id)
+               FROM told WHERE allow_privileged AND problem IS NULL),
             'Set "allow_privileged" to false, unless a token is really to open such a session.',
             'No rule gives a privileged role.') r
         UNION ALL
         SELECT r.* FROM oidc.check_result('rule_connect', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', m.id, m.role)
-                              ORDER BY m.id)
-               FROM places p JOIN rules m ON m.role_oid = p.role_oid AND m.databases IS NOT DISTINCT FROM p.databases
-              WHERE NOT EXISTS (SELECT FROM pg_database d
-                                 WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
-                                   AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))),
+            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', id, role)
+                              ORDER BY id)
+               FROM closed, unnest(ids) id),
             'GRANT CONNECT ON DATABASE … to the role.',
             'Every role that a rule gives may connect to a database of the rule.') r
     $$;
@@ -99,10 +107,10 @@ CREATE FUNCTION oidc.doctor_rule_matches()
              WHERE m.effect = 'allow' AND m.match::text ~ '"(regex|glob)":'
         ),
         repeats AS MATERIALIZED (
-            SELECT id, effect, first_value(id) OVER (
-                       PARTITION BY provider, match, role, effect, databases, replication, addresses, valid_from, valid_until
-                       ORDER BY priority, id) AS first
+            SELECT (min(ARRAY[priority, id]))[2] AS first, array_agg(id) AS ids
               FROM rules
+             GROUP BY provider, match, role, effect, databases, replication, addresses, valid_from, valid_until
+            HAVING count(*) > 1
         )
         SELECT r.* FROM oidc.check_result('open_patterns', 'warn',
             (SELECT array_agg(format('Rule %s: %s "%s" fits whatever stands around it.', id, kind, pattern) ORDER BY id, kind, pattern)
@@ -114,7 +122,7 @@ CREATE FUNCTION oidc.doctor_rule_matches()
         UNION ALL
         SELECT r.* FROM oidc.check_result('repeated_rules', 'warn',
             (SELECT array_agg(format('Rule %s never decides: rule %s says the same and comes first.', id, first) ORDER BY id)
-               FROM repeats WHERE id <> first),
+               FROM repeats, unnest(ids) id WHERE id <> first),
             'Delete one of the two.',
             'No rule says what an earlier one says.') r
         UNION ALL
@@ -132,3 +140,6 @@ CREATE FUNCTION oidc.doctor_rule_matches()
             'No rule denies everybody.') r
     $$;
 COMMENT ON FUNCTION oidc.doctor_rule_matches() IS 'Checks of oidc.doctor(): what rules match';
+COMMENT ON FUNCTION oidc.rule_problem(text) IS 'Why a rule does not compile; null if it does';
+COMMENT ON FUNCTION oidc.role_problem(text, oid, boolean) IS 'Why a token does not open a session in a role; null if it does';
+COMMENT ON FUNCTION oidc.role_privilege(text) IS 'Why a role is privileged; null if it is not';

@@ -225,3 +225,6 @@ CREATE FUNCTION oidc.doctor_hba_lines()
             (SELECT format('%s lets somebody in without a token.', what) FROM ways ORDER BY place LIMIT 1)) r
     $$;
 COMMENT ON FUNCTION oidc.doctor_hba_lines() IS 'Checks of oidc.doctor(): the lines of the guarded HBA file';
+COMMENT ON FUNCTION oidc.library_version() IS 'Version of the library that runs';
+COMMENT ON FUNCTION oidc.board_facts() IS 'What is published, and how much room it takes; no row where the library is not preloaded';
+COMMENT ON FUNCTION oidc.hba_facts() IS 'The guarded HBA file, and the trust lines of the server''s own';

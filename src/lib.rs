@@ -70,7 +70,13 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/doctor_rules.sql",
     name = "doctor_rules",
-    requires = ["doctor", "triggers", api::doctor::oidc::rule_problem, api::doctor::oidc::role_problem]
+    requires = [
+        "doctor",
+        "triggers",
+        api::doctor::oidc::rule_problem,
+        api::doctor::oidc::role_problem,
+        api::doctor::oidc::role_privilege,
+    ]
 );
 extension_sql_file!(
     "../sql/explain.sql",

@@ -80,7 +80,9 @@ mod oidc {
             name!(keyring_hired, bool),
         ),
     > {
-        let Some([policy, keyring]) = board::fills() else { return TableIterator::empty() };
+        if !board::exists() {
+            return TableIterator::empty();
+        }
         let (registry_hired, keyring_hired) = (board::hired(Staff::Registry), board::hired(Staff::Keyring));
         let asked = board::asked();
         let reached = registry_hired
@@ -92,6 +94,8 @@ mod oidc {
             State::Overflow => "overflow",
         };
         let published = board::read(|policy, _| (policy.providers().count(), policy.rule_count()));
+        // After the state: an image is weighed before it is called too large.
+        let Some([policy, keyring]) = board::fills() else { return TableIterator::empty() };
         let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
         TableIterator::once((
             state.to_owned(),
@@ -131,5 +135,11 @@ mod oidc {
     fn role_problem(role: &str, role_oid: Option<pg_sys::Oid>, allow_privileged: bool) -> Option<String> {
         let oid = role_oid.map_or(0, |oid| oid.to_u32());
         role_refusal(role, oid, allow_privileged).map(|refusal| refusal.detail())
+    }
+
+    /// Why a role is privileged; null if it is not, and where there is none.
+    #[pg_extern(stable)]
+    fn role_privilege(role: &str) -> Option<String> {
+        catalog::role(role, &settings::database()).and_then(|found| found.privilege)
     }
 }

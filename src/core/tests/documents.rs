@@ -77,6 +77,20 @@ local all all reject";
 }
 
 #[test]
+fn include_lines_are_found() {
+    let file = "\
+# include \"a\"
+include \"a file\"
+local include include peer
+  include_if_exists b
+include_dir \\
+  c
+includes d
+local all all trust # include e";
+    assert_eq!(hba::include_lines(file), [2, 4, 5]);
+}
+
+#[test]
 fn a_claim_is_given_as_text() {
     let claims = r#"{"sub":"a","n":12345678901234567890.50,"ok":true,"none":null,"list":["x",{"y":1}],"a/b":{"~":"t"}}"#;
     let get = |name| claim::text(claims, name).map_err(|error| error.message);

@@ -221,8 +221,8 @@ fn n113_identity_claims_that_change() -> Result<()> {
     let set = |claim: &str| format!("UPDATE oidc.provider SET identity_claim = '{claim}'");
     for claim in ["name", "preferred_username", "email", "upn", "unique_name", "nickname", "/email"] {
         let found = format!(
-            "identity_claims warn: Provider \"main\" takes the identity from \"{claim}\", which a person may be able to \
-             change, or somebody else may get later."
+            "identity_claims warn: Provider \"main\" takes the identity from \"{claim}\", which can change, or \
+             pass to somebody else."
         );
         provoked(&admin, &set(claim), &set("sub"), &[&found])?;
     }
