@@ -32,6 +32,16 @@ pub(crate) const ISSUER: &str = "https://issuer.example";
 /// The oid of every role in the rules of these tests, unless said otherwise.
 pub(crate) const ROLE_OID: u32 = 16_384;
 
+/// An ordinary connection over a Unix-domain socket, for the role that [`World::new`] gives.
+pub(crate) const REQUEST: Request<'static> = Request {
+    user: "reader",
+    database: "app",
+    role_oid: ROLE_OID,
+    address: None,
+    replication: Replication::None,
+    now: NOW * SECOND,
+};
+
 /// A private key: test keys from `fixtures/forge.py`, which nothing trusts.
 pub(crate) enum Signer {
     Rsa(&'static str, RsaKeyPair),

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 
 use pg_oidc_core::algorithm::Algorithm;
-use pg_oidc_core::decision::{Request, decide};
+use pg_oidc_core::decision::{Replication, decide};
 use pg_oidc_core::image::{PolicyImage, check_policy, encode_policy};
 use pg_oidc_core::json::JsonProblem;
 use pg_oidc_core::limits::{self, SECOND};
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::rules::RuleRow;
 use serde_json::{Value, json};
 
 use crate::common::{
-    NOW, P256, ROLE_OID, World, b64, claims_with, provider_row, token, token_raw, token_with_header,
+    NOW, P256, REQUEST, ROLE_OID, World, b64, claims_with, provider_row, rule_row, token, token_raw,
+    token_with_header,
 };
 
 #[test]
@@ -44,6 +46,7 @@ fn provoked() -> Vec<Refusal> {
     let members: Value = (0..limits::CLAIM_MEMBERS).map(|number| (number.to_string(), json!(1))).collect();
     let grouped: fn(&mut ProviderRow) = |row| row.groups_claim = Some("groups".to_owned());
     let aged: fn(&mut ProviderRow) = |row| row.max_token_age_us = Some(60 * SECOND);
+    let deny = RuleRow { effect: "deny".to_owned(), role: None, ..rule_row(1, &json!({}), "") };
     let with_role = |role_oid| World { role_oid, ..World::new() };
     let mut pending = World::new();
     pending.providers[0].1 = None;
@@ -100,7 +103,11 @@ fn provoked() -> Vec<Refusal> {
         login(World { user: "writer", ..World::new() }, &good),
         login(with_role(0), &good),
         login(with_role(ROLE_OID + 1), &good),
-        changed_meanwhile(),
+        login(World { replication: Replication::Physical, ..World::new() }, &good),
+        login(World::with_rules(vec![deny.clone()]), &good),
+        between(provider_row(), Some(deny.id)),
+        // The provider changes between the check of the token and the decision.
+        between(ProviderRow { clock_skew_us: 1, ..provider_row() }, None),
     ]
 }
 
@@ -110,14 +117,13 @@ fn two_keys() -> World {
     World::with_keys(json!([P256.jwk(), second]))
 }
 
-/// The provider changes between the check of the token and the decision.
-fn changed_meanwhile() -> Refusal {
+/// What a policy that came after the check of the token decides; it may have a broken rule that denies.
+fn between(row: ProviderRow, broken: Option<i64>) -> Refusal {
     let verified = World::new().verified(&token(&claims_with(json!({})))).unwrap();
-    let row = ProviderRow { clock_skew_us: 1, ..provider_row() };
     let image = PolicyImage::build(vec![compile_provider(&row, false).unwrap()], vec![]).unwrap();
+    let image = broken.into_iter().fold(image, |image, id| image.with_broken_denial("corp", id));
     let bytes = encode_policy(&image).unwrap();
-    let request = Request { user: "reader", database: "app", role_oid: ROLE_OID };
-    decide(check_policy(&bytes).unwrap(), &verified, &request).unwrap_err()
+    decide(check_policy(&bytes).unwrap(), &verified, &REQUEST).unwrap_err()
 }
 
 #[test]

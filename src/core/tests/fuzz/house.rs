@@ -18,7 +18,7 @@ use pg_oidc_core::verify::{Verified, verify};
 use rkyv::util::AlignedVec;
 use serde_json::{Value, json};
 
-use crate::common::{ED25519, NOW, P256, P384, ROLE_OID, RSA_A, Signer, provider_row, rule_row};
+use crate::common::{ED25519, NOW, P256, P384, REQUEST, RSA_A, Signer, provider_row, rule_row};
 
 /// The time of every login, in microseconds.
 pub(crate) const AT: i64 = NOW * SECOND;
@@ -75,7 +75,7 @@ impl House {
     }
 
     pub(crate) fn decide(&self, verified: &Verified, user: &str) -> Result<Decision, Refusal> {
-        decide(self.policy(), verified, &Request { user, database: "app", role_oid: ROLE_OID })
+        decide(self.policy(), verified, &Request { user, ..REQUEST })
     }
 }
 

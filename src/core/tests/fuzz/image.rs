@@ -14,7 +14,7 @@ use rkyv::util::AlignedVec;
 
 use super::forge::{GOOD, edited};
 use super::house::{HOUSE, USERS, judge};
-use crate::common::ROLE_OID;
+use crate::common::REQUEST;
 
 /// A byte that says which image (bit 0) and whether the rest are edits of a good one (bit 1) or its bytes. Gives
 /// whether the bytes are an image.
@@ -90,7 +90,7 @@ fn log_in(policy: &ArchivedPolicyImage, keyring: &ArchivedKeyringImage) {
         let untrusted = token::parse(token.as_bytes(), WIRE_BYTES).expect("a good token");
         let Ok(verified) = judge(policy, keyring, untrusted) else { continue };
         for user in USERS {
-            let request = Request { user, database: "app", role_oid: ROLE_OID };
+            let request = Request { user, ..REQUEST };
             let _either = decide(policy, &verified, &request);
         }
     }
