@@ -83,7 +83,7 @@ impl ArchivedConfines {
             Some(Confine::Database)
         } else if !self.addresses.as_ref().is_none_or(|networks| address(networks)) {
             Some(Confine::Address)
-        } else if !self.replication.as_ref().is_none_or(|only| *only == replication) {
+        } else if self.replication.as_ref().is_some_and(|only| *only != replication) {
             Some(Confine::Replication)
         } else if request.now < self.valid_from.to_native() {
             Some(Confine::NotYet)

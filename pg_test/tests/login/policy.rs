@@ -7,17 +7,25 @@
 //! 3. Each column counts at the next login when it is updated; so do changes of the provider.
 //! 4. TRUNCATE counts, and so do changes under session_replication_role = replica.
 //! 5. PREPARE TRANSACTION of a change is refused.
-//! 6. What matches: [`matching`] (n070, n098 to n100).
-//! 7. Which roles are refused: [`target`] (n101 to n108, n123).
-//! 8. Which rows are refused: [`rows`].
-//! 9. Who may change them, where, and what of them is dumped: [`rights`] (n127, n128, n140, f027).
-//! 10. What others than superusers may change: [`rule_rights`] (n108), [`detours`] (n137).
-//! 11. Each change is an event: [`audit`].
+//! 6. What matches: [`matching`] (n070, n098 to n100), the operators: [`operators`] (n096).
+//! 7. Where, when and for which connections a rule counts: [`confines`], [`replication`] (n123).
+//! 8. Rules that deny: [`deny`] (n090, n137); rules that do not compile: [`broken`] (n097).
+//! 9. Which roles are refused: [`target`] (n101 to n108); roles that a token names: [`derived`] (n101 to n106).
+//! 10. Which rows are refused: [`rows`].
+//! 11. Who may change them, where, and what of them is dumped: [`rights`] (n127, n128, n140, f027).
+//! 12. What others than superusers may change: [`rule_rights`] (n108), [`detours`] (n137).
+//! 13. Each change is an event: [`audit`].
 
 mod audit;
+mod broken;
+mod confines;
+mod deny;
+mod derived;
 mod detours;
 mod lead;
 mod matching;
+mod operators;
+mod replication;
 mod rights;
 mod rows;
 mod rule_rights;
@@ -37,7 +45,7 @@ fn stage() -> &'static Stage {
         let stage = Stage::with(|builder| {
             // A change that could be prepared, against all that is tested, must not make the other tests wait for ever.
             let builder = builder.setting("max_prepared_transactions", "5").setting("lock_timeout", "20s");
-            builder.guarded("hostssl replication all 127.0.0.1/32 trust")
+            builder.guarded("hostssl replication all 127.0.0.1/32 trust").guarded("local all all trust")
         });
         stage.expect("the server of the policy tests")
     });

@@ -5,16 +5,20 @@
 //! 2. `databases`.
 //! 3. n070: the same subject of two issuers is two identities.
 //! 4. n098, n100: no rule, or another role, is to the client what a bad token is.
+//! 5. n099: two rules for one login.
 
 use anyhow::{Result, ensure};
 use pg_oidc_test::keys::keys;
+use pg_oidc_test::token::Token;
 use serde_json::{Value, json};
 
 use super::{next_login, reason, signed, stage, token, without_rule};
-use crate::scene::{constant_refusal, good, rule_sql, rule_with, text};
+use crate::scene::{SOON, Stage, constant_refusal, good, rule_sql, rule_with, text};
 
 /// A `match`, claims that it matches, claims that it does not.
-fn cases() -> Vec<(Value, Vec<Value>, Vec<Value>)> {
+pub(super) type Case = (Value, Vec<Value>, Vec<Value>);
+
+fn cases() -> Vec<Case> {
     vec![
         (
             json!({ "team": "red" }),
@@ -115,26 +119,43 @@ fn cases() -> Vec<(Value, Vec<Value>, Vec<Value>)> {
     ]
 }
 
-#[test]
-fn match_and_what_nearly_matches() -> Result<()> {
-    let stage = without_rule("matched")?;
+/// Logs in with the claims of each case: with those that match, and with those that nearly do.
+pub(super) fn judge(name: &str, cases: Vec<Case>) -> Result<()> {
+    let stage = without_rule(name)?;
     let admin = stage.admin()?;
-    admin.rows(&rule_sql("matched", &json!({}), "matched"))?;
-    for (rule, good_claims, other_claims) in cases() {
+    admin.rows(&rule_sql(name, &json!({}), name))?;
+    for (rule, good_claims, other_claims) in cases {
         let update =
-            format!("UPDATE oidc.role_mapping SET match = {} WHERE provider = 'matched'", text(&rule));
+            format!("UPDATE oidc.role_mapping SET match = {} WHERE provider = '{name}'", text(&rule));
         admin.rows(&update)?;
         let expected = |claims: Vec<Value>, outcome| claims.into_iter().map(move |claims| (claims, outcome));
         let all = expected(good_claims, None).chain(expected(other_claims, Some("no_rule")));
         for (claims, outcome) in all {
-            let members = claims.as_object().cloned().unwrap_or_default();
-            let token =
-                members.into_iter().fold(good("matched"), |token, (name, value)| token.claim(&name, value));
-            let found = next_login(stage, "matched", &signed(&token))?;
+            let found = next_login(stage, name, &signed(&with(name, &claims)))?;
             ensure!(found.as_deref() == outcome, "{rule} with {claims}: {found:?} instead of {outcome:?}");
         }
     }
     Ok(())
+}
+
+/// A good token of this name with the members of `claims`.
+pub(super) fn with(name: &str, claims: &Value) -> Token {
+    let members = claims.as_object().cloned().unwrap_or_default();
+    members.into_iter().fold(good(name), |token, (name, value)| token.claim(&name, value))
+}
+
+/// The rule by which this login is admitted.
+pub(super) fn deciding_rule(stage: &Stage, role: &str, token: &str) -> Result<String> {
+    let mark = stage.cluster.log_mark();
+    stage.session(role, token)?;
+    let line = stage.cluster.await_log_since(mark, &format!("OIDC login accepted: role={role:?} "), SOON)?;
+    let (_, rule) = line.split_once(" rule=").unwrap_or_default();
+    Ok(rule.split(' ').next().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn match_and_what_nearly_matches() -> Result<()> {
+    judge("matched", cases())
 }
 
 #[test]
@@ -207,4 +228,50 @@ fn rules_count_for_their_provider_only() -> Result<()> {
     stage().role_and_rule("anyones", "anyones", &json!({}))?;
     stage().accepted("anyones", &token("anyones"), "its own provider")?;
     stage().refused("anyones", &token("others"), "no_rule", "another provider")
+}
+
+#[test]
+fn n099_two_rules_priority_then_id_shown_by_explain() -> Result<()> {
+    let stage = without_rule("n099")?;
+    let admin = stage.admin()?;
+    admin.rows("CREATE ROLE n099_other LOGIN")?;
+    let rule = |claims: Value, role: &str, priority: &str| -> Result<String> {
+        let sql = rule_with("n099", &claims, role, &[("priority", priority)]);
+        Ok(admin.value(&sql)?.unwrap_or_default())
+    };
+    let plain = rule(json!({ "groups": "a" }), "n099", "100")?;
+    let derived = rule(json!({ "groups": { "regex": "role:(.+)" } }), "\\1", "100")?;
+    let first = rule(json!({ "sub": "n099" }), "n099_other", "50")?;
+    let claims = json!({ "sub": "n099", "groups": ["a", "role:n099", "role:n099_other"] });
+    let token = signed(&with("n099", &claims));
+    let explained = |user: &str| -> Result<Vec<String>> {
+        let call = format!("oidc.explain_claims('n099', {}, {user})", text(&claims));
+        let rows = admin.rows(&format!("SELECT name || ': ' || detail FROM {call}"))?;
+        Ok(rows.into_iter().flatten().flatten().collect())
+    };
+    let decides = |role: &str, expected: &str| -> Result<()> {
+        assert_eq!(deciding_rule(stage, role, &token)?, expected, "the login as {role}");
+        let said =
+            format!("role login: Session user and current user would be \"{role}\", by rule {expected}.");
+        let all = explained(&format!("'{role}'"))?;
+        ensure!(all.contains(&said), "{said} is not in {all:?}");
+        Ok(())
+    };
+    decides("n099", &plain)?;
+    decides("n099_other", &first)?;
+    admin.rows(&format!("UPDATE oidc.role_mapping SET priority = 101 WHERE id IN ({plain}, {first})"))?;
+    decides("n099", &derived)?;
+    decides("n099_other", &derived)?;
+    // All rules that give something are shown in the order in which they are tried.
+    let order = |ids: [&str; 3]| -> Result<()> {
+        let all = explained("NULL")?;
+        let place = |id: &str| all.iter().position(|line| line.starts_with(&format!("rule {id}: It gives ")));
+        let places = ids.map(place);
+        ensure!(places.iter().all(Option::is_some) && places.is_sorted(), "{ids:?} in {all:?}");
+        Ok(())
+    };
+    order([&derived, &plain, &first])?;
+    admin.rows(&format!("UPDATE oidc.role_mapping SET priority = -1 WHERE id = {first}"))?;
+    order([&first, &derived, &plain])?;
+    decides("n099_other", &first)
 }

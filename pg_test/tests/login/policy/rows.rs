@@ -1,10 +1,10 @@
 //! Rows that are refused, at INSERT and at UPDATE, with message, detail and hint.
 //!
 //! 1. Columns of a provider that are not acted on yet.
-//! 2. Columns and operators of a rule that are not acted on yet.
+//! 2. Columns of a rule that are not acted on yet.
 //! 3. Tables that are not acted on yet.
 //! 4. Providers that cannot be right.
-//! 5. Rules that cannot be right.
+//! 5. Rules that cannot be right, column by column, and columns that do not go together.
 
 use anyhow::{Result, ensure};
 use pg_oidc_test::client::{Session, Told};
@@ -84,20 +84,9 @@ fn rule_columns_not_acted_on() -> Result<()> {
     stage().trio("soonrule")?;
     let admin = stage().admin()?;
     let columns = [
-        ("effect", "'deny'", "\"effect\" deny"),
-        ("role", "'team-\\1'", "a backslash in \"role\""),
-        ("replication", "true", "\"replication\""),
-        ("addresses", "'{10.0.0.0/8}'", "\"addresses\""),
-        ("valid_from", "now()", "\"valid_from\""),
-        ("valid_until", "'infinity'", "\"valid_until\""),
         ("session_limit", "'token'", "\"session_limit\""),
-        ("match", "'{\"ref\": {\"glob\": \"refs/*\"}}'", "operator \"glob\" in member \"ref\" of \"match\""),
-        ("match", "'{\"g\": {\"regex\": \"pg-(.+)\"}}'", "operator \"regex\" in member \"g\" of \"match\""),
-        ("match", "'{\"amr\": {\"any\": [\"mfa\"]}}'", "operator \"any\" in member \"amr\" of \"match\""),
-        ("match", "'{\"env\": {\"not\": \"dev\"}}'", "operator \"not\" in member \"env\" of \"match\""),
-        ("match", "'{\"t\": {\"exists\": true}}'", "operator \"exists\" in member \"t\" of \"match\""),
-        ("match", "'{\"t\": {}}'", "an empty object in member \"t\" of \"match\""),
-        ("match", "'{\"t\": {\"a\": 1, \"b\": 2}}'", "operators \"a\", \"b\" in member \"t\" of \"match\""),
+        ("session_limit", "'8 hours'", "\"session_limit\""),
+        ("session_limit", "''", "\"session_limit\""),
     ];
     for (column, value, what) in columns {
         let told = refused_in_rule(&admin, "soonrule", column, value)?;
@@ -150,7 +139,8 @@ fn providers_that_cannot_be_right() -> Result<()> {
         ("audience_claim", "'/~'", "\"audience_claim\" names no claim"),
         ("groups_claim", "''", "\"groups_claim\" names no claim"),
         ("required_claims", "'[]'", "\"required_claims\" must be a JSON object"),
-        ("required_claims", "'{\"a\": {\"glob\": \"*\"}}'", "operator \"glob\""),
+        ("required_claims", "'{\"a\": {\"like\": \"*\"}}'", "has the unknown operator \"like\""),
+        ("required_claims", "'{\"a\": {\"regex\": \"(\"}}'", "that cannot be compiled"),
         ("accepted_typ", "'{}'", "\"accepted_typ\" must not be empty"),
         ("clock_skew", "'301 s'", "\"clock_skew\" must be between 0 and 300 seconds"),
         ("clock_skew", "'-1 s'", "\"clock_skew\" must be between 0 and 300 seconds"),
@@ -187,9 +177,34 @@ fn rules_that_cannot_be_right() -> Result<()> {
         ("match", "'null'", "\"match\" must be a JSON object"),
         ("match", "'{\"\": 1}'", "names no claim"),
         ("match", "'{\"/a~\": 1}'", "names no claim"),
-        ("match", "'{\"a\": [1]}'", "must be a string, a number, true, false or null"),
+        ("match", "'{\"a\": [1]}'", "member \"a\" of \"match\" must not be an array"),
+        ("match", "'{\"a\": {}}'", "has an empty object"),
+        ("match", "'{\"a\": {\"any\": [1], \"not\": 1}}'", "has more than one operator in one object"),
+        ("match", "'{\"a\": {\"like\": \"x%\"}}'", "has the unknown operator \"like\""),
+        ("match", "'{\"a\": {\"any\": []}}'", "can never match"),
+        ("match", "'{\"a\": {\"exists\": 1}}'", "operator \"exists\" with a value of the wrong type"),
+        ("match", "'{\"a\": {\"glob\": 1}}'", "operator \"glob\" with a value of the wrong type"),
+        ("match", "'{\"a\": {\"regex\": \"a)|(?:b\"}}'", "has a regular expression that cannot be compiled"),
+        ("match", "'{\"a\": {\"regex\": \"(?x)a #\"}}'", "has a regular expression that cannot be compiled"),
+        (
+            "match",
+            "'{\"a\": {\"not\": {\"regex\": \"(?!a)\"}}}'",
+            "has a regular expression that cannot be compiled",
+        ),
         ("match", "'{\"scope\": \"a b\"}'", "can never match"),
+        ("match", "'{\"scope\": {\"any\": [\"a\", \"a b\"]}}'", "can never match"),
         ("role", "NULL", "a rule that allows must name a role"),
+        ("role", "'team-\\1'", "role \"team-\\\\1\" needs exactly one regular expression"),
+        ("role", "'team-\\2'", "role \"team-\\\\2\" refers to another group than \\1"),
+        ("effect", "'deny'", "a rule that denies must not name a role"),
+        ("replication", "NULL", "\"replication\" of a rule that allows must be true or false"),
+        ("addresses", "'{}'", "\"addresses\" must hold at least one network"),
+        ("addresses", "'{NULL}'", "\"addresses\" must not contain nulls"),
+        ("addresses", "'{10.0.0.0/8,10.0.0.0/8}'", "\"addresses\" contains \"10.0.0.0/8\" twice"),
+        ("valid_from", "'infinity'", "\"valid_until\" must be later than \"valid_from\""),
+        ("valid_until", "'-infinity'", "\"valid_until\" must be later than \"valid_from\""),
+        ("databases", "'{\"\"}'", "\"databases\" must name at least one database"),
+        ("databases", "'{a,a}'", "\"databases\" contains \"a\" twice"),
         ("databases", "'{}'", "\"databases\" must name at least one database"),
         ("databases", "'{NULL}'", "\"databases\" must not contain nulls"),
         ("effect", "'maybe'", "\"effect\" must be 'allow' or 'deny'"),
@@ -199,7 +214,7 @@ fn rules_that_cannot_be_right() -> Result<()> {
         ensure!(told.message.contains(message), "{column} = {value}: {told:?}");
         assert_eq!(told.code, "23514", "{column} = {value}: {told:?}");
     }
-    for column in ["provider", "match", "effect", "priority", "replication", "allow_privileged", "enabled"] {
+    for column in ["provider", "match", "effect", "priority", "allow_privileged", "enabled"] {
         is_null(&refused_in_rule(&admin, "wrongrule", column, "NULL")?, column);
     }
     let told = admin.error(&rule_sql("wrongrule_nowhere", &json!({}), "wrongrule"))?;
@@ -207,4 +222,83 @@ fn rules_that_cannot_be_right() -> Result<()> {
     let told = admin.error("DELETE FROM oidc.provider WHERE name = 'wrongrule'")?;
     assert_eq!(told.code, "23503", "{told:?}");
     stage().accepted("wrongrule", &super::token("wrongrule"), "after all these")
+}
+
+#[test]
+fn columns_that_do_not_go_together() -> Result<()> {
+    stage().trio("together")?;
+    let admin = stage().admin()?;
+    let group = json!({ "g": { "regex": "pg-(.+)" } });
+    let deny = [("effect", "'deny'"), ("role", "NULL")];
+    let refused = [
+        (
+            group.clone(),
+            "\\1",
+            vec![("allow_privileged", "true")],
+            "must not be combined with \"allow_privileged\"",
+        ),
+        (json!({ "g": { "regex": "pg-.+" } }), "\\1", vec![], "needs a group in the regular expression"),
+        (json!({ "g": { "glob": "pg-*" } }), "\\1", vec![], "needs exactly one regular expression"),
+        (
+            json!({ "g": { "not": { "regex": "(.+)" } } }),
+            "\\1",
+            vec![],
+            "needs exactly one regular expression",
+        ),
+        (
+            json!({ "g": { "any": [{ "regex": "(.+)" }] } }),
+            "\\1",
+            vec![],
+            "needs exactly one regular expression",
+        ),
+        (json!({ "g": { "regex": "(.+)" }, "h": { "regex": "x" } }), "\\1", vec![], "needs exactly one"),
+        (group.clone(), "\\1\\2", vec![], "refers to another group than \\1"),
+        (group.clone(), "\\0", vec![], "refers to another group than \\1"),
+        (group.clone(), "\\10", vec![], ""),
+        (group.clone(), "a b\\1", vec![], "can never be given"),
+        (group.clone(), "é\\1", vec![], "can never be given"),
+        (group.clone(), "\\x\\1", vec![], "can never be given"),
+        (group.clone(), "pg_\\1", vec![], "is reserved"),
+        (
+            group.clone(),
+            "",
+            vec![("valid_from", "'2030-01-01'"), ("valid_until", "'2030-01-01'")],
+            "must be later",
+        ),
+        (
+            json!({}),
+            "",
+            [&deny[..], &[("allow_privileged", "true")]].concat(),
+            "must not set \"allow_privileged\"",
+        ),
+        (json!({ "g": { "regex": "(" } }), "", deny.to_vec(), "that cannot be compiled"),
+        (json!({ "g": ["x"] }), "", [&deny[..], &[("enabled", "false")]].concat(), "must not be an array"),
+    ];
+    for (claims, role, columns, message) in refused {
+        let role = if role.is_empty() { "together" } else { role };
+        let sql = rule_with("together", &claims, role, &columns);
+        if message.is_empty() {
+            // The group, and a character after it.
+            admin.rows(&sql)?;
+            continue;
+        }
+        let told = admin.error(&sql)?;
+        ensure!(told.message.contains(message), "{sql}: {told:?}");
+        assert_eq!(told.code, "23514", "{sql}: {told:?}");
+    }
+    let accepted = [
+        (group.clone(), "x-\\1", vec![]),
+        (group, "together", vec![("allow_privileged", "true")]),
+        (json!({}), "", deny.to_vec()),
+        (json!({ "nobody": 1 }), "", [&deny[..], &[("replication", "NULL")]].concat()),
+        (json!({}), "back\\slash", vec![]),
+    ];
+    for (claims, role, columns) in accepted {
+        admin.rows(&rule_with("together", &claims, role, &columns))?;
+    }
+    // A network with bits beside its mask is the type's own business.
+    let told =
+        admin.error("UPDATE oidc.role_mapping SET addresses = '{10.0.0.1/8}' WHERE provider = 'together'")?;
+    assert_eq!((told.code.as_str(), told.message.as_str()), ("22P02", "invalid cidr value: \"10.0.0.1/8\""));
+    Ok(())
 }
