@@ -9,7 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// One exchange in all: name, connection, answer.
+/// One attempt in all: discovery and keys, each with name, connection and answer.
 const LIMIT: Duration = Duration::from_secs(5);
 /// How often keys are fetched where the provider says nothing of their age.
 const USUAL_AGE: Duration = Duration::from_secs(300);
@@ -36,6 +36,8 @@ pub(super) struct Source {
     provider: Provider,
     stage: Stage,
     due: Instant,
+    /// When the attempt under way is given up.
+    end: Instant,
     failures: u32,
     /// An administrator has asked while an attempt was under way.
     again: bool,
@@ -99,6 +101,7 @@ impl Source {
             provider,
             stage: Stage::Idle,
             due: now,
+            end: now,
             failures: 0,
             again: false,
             ticket: 0,
@@ -238,6 +241,7 @@ impl Source {
 
     /// The request that starts a round.
     pub(super) fn begin(&mut self, network: &Network) -> Request {
+        self.end = Instant::now() + LIMIT;
         match self.provider.jwks_uri.clone() {
             Some(uri) => self.ask_for_keys(uri, network),
             None => {
@@ -326,7 +330,7 @@ impl Source {
             proxy: network.proxy.clone(),
             allow_http: network.allow_http,
             etag,
-            limit: LIMIT,
+            limit: self.end.saturating_duration_since(Instant::now()),
             max_bytes: limits::JWKS_BYTES,
         }
     }

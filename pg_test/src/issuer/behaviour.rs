@@ -14,7 +14,7 @@ use super::{PATIENCE, Request, Shared, State, Wire};
 pub enum Behaviour {
     /// Reads the request and never answers.
     Hang,
-    /// Answers well, but only once the path behaves again.
+    /// Answers well, but only once the path behaves again: with the document of when it was asked.
     Hold,
     /// Closes the connection without an answer.
     HangUp,

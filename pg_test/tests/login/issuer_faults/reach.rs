@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use pg_oidc_test::cluster::until;
-use pg_oidc_test::issuer::{Behaviour, DISCOVERY, Issuer};
-use pg_oidc_test::keys::keys;
+use pg_oidc_test::issuer::{Behaviour, DISCOVERY, Issuer, JWKS};
+use pg_oidc_test::keys::{jwks, keys};
 use pg_oidc_test::token::Token;
 use serde_json::json;
 
@@ -38,6 +38,30 @@ fn f036_blackhole() -> Result<()> {
 #[test]
 fn f036_tarpit() -> Result<()> {
     slow_at(DISCOVERY, "tarpit", Behaviour::Hang, "timeout while waiting for the answer")
+}
+
+#[test]
+fn f036_discovery_and_keys_share_their_time() -> Result<()> {
+    let (stage, admin) = (stage(), stage().admin()?);
+    let slow = |name: &str, each: Duration| -> Result<Issuer> {
+        let issuer = Issuer::start()?;
+        issuer.set_jwks(jwks(&[&keys().ec]));
+        issuer.misbehave(DISCOVERY, Behaviour::Delay(each));
+        issuer.misbehave(JWKS, Behaviour::Delay(each));
+        admin.rows(&provider_sql(name, &issuer.url(), &[]))?;
+        Ok(issuer)
+    };
+    // Either answer alone is in time; both together are only with the second.
+    let _late = slow("late", Duration::from_secs(3))?;
+    let _just = slow("just", Duration::from_secs(1))?;
+    until("one is given up", SOON, || Ok(shown(&admin, "late", "last_error")?.is_some()))?;
+    assert_eq!(shown(&admin, "late", "last_error")?.as_deref(), Some("timeout while waiting for the answer"));
+    until(
+        "the other one has keys",
+        SOON,
+        || Ok(shown(&admin, "just", "usable")?.as_deref() == Some("true")),
+    )?;
+    stage.refused("nobody", "x", "token_malformed", "the server lives on")
 }
 
 #[test]

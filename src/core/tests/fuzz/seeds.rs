@@ -38,6 +38,9 @@ pub(crate) fn good_tokens() -> Vec<Vec<u8>> {
     ];
     seeds
         .extend(changes.into_iter().map(|change| joined(b'1', &[&header, &claims_with(change).to_string()])));
+    let beyond_a_float = usual.to_string().replacen('{', r#"{"big":1e400,"#, 1);
+    seeds.push(joined(b'1', &[r#"{"alg":"EdDSA","cty":"text/plain","jku":7}"#, &usual.to_string()]));
+    seeds.push(joined(b'1', &[r#"{"alg":"EdDSA"}"#, &beyond_a_float]));
     let narrow = claims_with(json!({"iss": "https://narrow.example"})).to_string();
     seeds.push(joined(b'1', &[r#"{"alg":"ES256"}"#, &narrow]));
     seeds.extend(GOOD.iter().map(|token| joined(b'0', &[token])));
