@@ -51,10 +51,7 @@ fn raw(value: &impl serde::Serialize) -> Box<RawValue> {
 
 /// A time in microseconds since 1970; the infinities are the extremes.
 fn micros(row: &PgHeapTuple<'_, impl WhoAllocated>, name: &str) -> Option<i64> {
-    match column::<TimestampWithTimeZone>(row, name).map(i64::from)? {
-        i64::MIN => Some(i64::MIN),
-        time => Some(startup::from_core_epoch(time)),
-    }
+    column::<TimestampWithTimeZone>(row, name).map(startup::micros)
 }
 
 /// What is wrong with a row, for the log and for `oidc.doctor()`.

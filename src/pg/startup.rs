@@ -34,6 +34,14 @@ pub(crate) fn from_core_epoch(timestamp: i64) -> i64 {
     timestamp.saturating_add(946_684_800_000_000)
 }
 
+/// A timestamptz in microseconds since 1970; the infinities are the extremes.
+pub(crate) fn micros(timestamp: pgrx::datum::TimestampWithTimeZone) -> i64 {
+    match i64::from(timestamp) {
+        i64::MIN => i64::MIN,
+        time => from_core_epoch(time),
+    }
+}
+
 /// Microseconds since 1970 as a timestamptz of core's.
 pub(crate) fn to_core_epoch(micros: i64) -> i64 {
     micros.saturating_sub(946_684_800_000_000)

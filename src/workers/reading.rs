@@ -1,11 +1,13 @@
 //! The policy as the tables hold it, read in one snapshot and compiled.
 
 use super::keeping;
+use crate::pg::startup;
 use crate::rows;
 use pg_oidc_core::image::PolicyImage;
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::row::RowError;
-use pg_oidc_core::rules::Rule;
+use pg_oidc_core::rules::{Rule, RuleRow, compile_rule};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
 
 /// What the tables hold, compiled.
@@ -91,31 +93,54 @@ fn providers(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Re
     Ok(compiled)
 }
 
+/// The columns of a rule, each as its own value: 100,000 rows take 0.3 s so, and 5 s as JSON.
+const RULES: &str = "SELECT m.id, m.provider, m.match::text, m.role, coalesce(m.role_oid::bigint, 0), m.effect, m.priority, \
+        m.databases, m.replication, m.addresses::text[], m.valid_from, m.valid_until, m.session_limit, m.allow_privileged \
+   FROM oidc.role_mapping m WHERE m.enabled";
+
 fn rules(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Rules, String> {
-    let query = "SELECT m.id, m.provider, m.effect, oidc.rule_row(m) FROM oidc.role_mapping m WHERE m.enabled";
-    let table = client.select(query, None, &[]).map_err(sql)?;
+    let table = client.select(RULES, None, &[]).map_err(sql)?;
     let mut rules = Rules { compiled: Vec::with_capacity(table.len()), ..Rules::default() };
     for tuple in table {
-        let row: String = tuple.get(4).map_err(sql)?.unwrap_or_default();
-        let error = match rows::rule(&row) {
+        let row = rule(&tuple).map_err(sql)?;
+        let error = match compile_rule(&row) {
             Ok(rule) => {
                 rules.compiled.push(rule);
                 continue;
             }
             Err(error) => error,
         };
-        let id: i64 = tuple.get(1).map_err(sql)?.unwrap_or_default();
-        let effect: String = tuple.get(3).map_err(sql)?.unwrap_or_default();
         // Whatever is not plainly a rule that allows may have been meant to deny.
-        let consequence = if effect == "allow" {
+        let consequence = if row.effect == "allow" {
             "gives nothing"
         } else {
-            rules.broken_denials.push((tuple.get(2).map_err(sql)?.unwrap_or_default(), id));
+            rules.broken_denials.push((row.provider, row.id));
             "refuses every login of its provider"
         };
-        complaints.push(Complaint { row: format!("OIDC rule {id}"), consequence, error });
+        complaints.push(Complaint { row: format!("OIDC rule {}", row.id), consequence, error });
     }
     Ok(rules)
+}
+
+fn rule(tuple: &spi::SpiHeapTupleData<'_>) -> Result<RuleRow, spi::Error> {
+    let time = |column| tuple.get::<TimestampWithTimeZone>(column).map(|time| time.map(startup::micros));
+    Ok(RuleRow {
+        id: tuple.get(1)?.unwrap_or_default(),
+        provider: tuple.get(2)?.unwrap_or_default(),
+        matches: tuple.get(3)?.unwrap_or_default(),
+        role: tuple.get(4)?,
+        role_oid: tuple.get::<i64>(5)?.and_then(|oid| u32::try_from(oid).ok()).unwrap_or_default(),
+        effect: tuple.get(6)?.unwrap_or_default(),
+        priority: tuple.get(7)?.unwrap_or_default(),
+        databases: tuple.get(8)?,
+        replication: tuple.get(9)?,
+        addresses: tuple.get(10)?,
+        valid_from: time(11)?,
+        valid_until: time(12)?,
+        session_limit: tuple.get(13)?,
+        allow_privileged: tuple.get(14)?.unwrap_or_default(),
+        enabled: true,
+    })
 }
 
 fn sql(error: spi::Error) -> String {
