@@ -129,8 +129,7 @@ fn the_cost_does_not_grow_with_the_rules() {
         let once = || {
             let start = Instant::now();
             let decision =
-                decide(policy, &verified, &Request { user: "r7", ..World::new().request() })
-                    .unwrap();
+                decide(policy, &verified, &Request { user: "r7", ..World::new().request() }).unwrap();
             assert_eq!(decision.rule_id, 7);
             start.elapsed()
         };

@@ -98,9 +98,9 @@ fn run(re: &Re, text: &[char], at: usize, flags: Flags, then: &mut dyn FnMut(usi
             }
             let (least, most) = (least.saturating_sub(1), most.map(|most| most - 1));
             let rest = Re::Repeat { part: part.clone(), least, most, lazy: false };
-            // What fits without a character fits as often as it takes.
+            // What fits without a character fits as often as it likes; only what is still owed is to be paid.
             run(part, text, at, flags, &mut |next| {
-                if next == at { then(at) } else { run(&rest, text, next, flags, then) }
+                if next == at && least == 0 { then(at) } else { run(&rest, text, next, flags, then) }
             })
         }
     }
