@@ -249,12 +249,7 @@ fn n096_an_expression_is_anchored_whatever_it_holds() {
         (r"a\z|b", "b", &["bb", "a\n", "xa"]),
         ("(?s).", "\n", &["\n\n", ""]),
         (".", "\u{e9}", &["\n", "e\u{301}", ""]),
-        (
-            "(?x) a b # c
-",
-            "ab",
-            &["a b", "abc"],
-        ),
+        ("(?x) a b # c\n", "ab", &["a b", "abc"]),
         ("(?x)a # b\n c", "ac", &["a", "a # b\n c", "acc"]),
         ("(?i)pg-admin", "PG-Admin", &["pg-admin2", "p\u{131}g-admin", "pg-adm\u{131}n", "pg-adm\u{130}n"]),
         ("(?i)k", "K", &["\u{212a}", "kk"]),
