@@ -424,10 +424,7 @@ impl Face {
     }
 
     fn fill_level(&self) -> Fill {
-        Fill {
-            bytes: self.offered.load(Ordering::Relaxed),
-            capacity: self.capacity.load(Ordering::Relaxed),
-        }
+        Fill { bytes: self.offered.load(Ordering::Relaxed), capacity: self.capacity.load(Ordering::Relaxed) }
     }
 
     /// Makes a filled half the active one. Under the lock, exclusive.

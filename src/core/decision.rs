@@ -138,9 +138,7 @@ pub(crate) fn giving<'a>(
         // The name first: it is the cheapest to compare.
         let named = match &rule.effect {
             ArchivedEffect::Role { name, oid } => (name.as_str() == request.user).then(|| oid.to_native()),
-            ArchivedEffect::Derived(template) => {
-                template.may_give(request.user).then_some(request.role_oid)
-            }
+            ArchivedEffect::Derived(template) => template.may_give(request.user).then_some(request.role_oid),
             ArchivedEffect::Deny => None,
         };
         let counts = named.is_some() && rule.counts(subject, request) && rule.gives(subject, request.user);

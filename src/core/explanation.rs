@@ -145,8 +145,13 @@ pub fn explain_token(
         return Err(Live);
     }
     let algorithm = untrusted.header.algorithm.name();
-    explanation.note(Step::Token.name(), Passed::Yes, format!("It is well-formed, for algorithm {algorithm}."));
-    let entry = match untrusted.issuer().and_then(|issuer| policy.entry(issuer).ok_or(Refusal::IssuerUnknown)) {
+    explanation.note(
+        Step::Token.name(),
+        Passed::Yes,
+        format!("It is well-formed, for algorithm {algorithm}."),
+    );
+    let entry = match untrusted.issuer().and_then(|issuer| policy.entry(issuer).ok_or(Refusal::IssuerUnknown))
+    {
         Ok(entry) => entry,
         Err(refusal) => {
             explanation.refuse(Step::Provider.name(), refusal);

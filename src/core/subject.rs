@@ -24,11 +24,7 @@ impl<'a> Subject<'a> {
 
     /// Whether a member of `match` or `required_claims` holds. One on an untrusted e-mail address never does, `not` and
     /// `exists` included.
-    pub(crate) fn has<'p>(
-        &self,
-        steps: impl Iterator<Item = &'p str> + Clone,
-        test: &impl Testing,
-    ) -> bool {
+    pub(crate) fn has<'p>(&self, steps: impl Iterator<Item = &'p str> + Clone, test: &impl Testing) -> bool {
         let hidden = !self.email_trusted && steps.clone().next() == Some("email");
         !hidden && self.holds(&steps, test)
     }

@@ -74,9 +74,8 @@ pub(crate) fn read(known: Option<i64>) -> Result<Found, String> {
 }
 
 fn providers(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Vec<Provider>, String> {
-    let table = client
-        .select("SELECT p.name, oidc.provider_row(p) FROM oidc.provider p", None, &[])
-        .map_err(sql)?;
+    let table =
+        client.select("SELECT p.name, oidc.provider_row(p) FROM oidc.provider p", None, &[]).map_err(sql)?;
     let mut compiled = Vec::with_capacity(table.len());
     for tuple in table {
         let name: String = tuple.get(1).map_err(sql)?.unwrap_or_default();

@@ -178,6 +178,17 @@ fn pattern_bytes() {
 }
 
 #[test]
+fn patterns_of_a_rule() {
+    let with = |count: usize| {
+        let patterns: Vec<Value> = (0..count).map(|number| json!({"glob": format!("g{number}*")})).collect();
+        compile_rule(&rule_row(1, &json!({"a": {"any": patterns}}), "reader")).map(|_| ())
+    };
+    assert_eq!(with(limits::PATTERNS), Ok(()));
+    let error = with(limits::PATTERNS + 1).unwrap_err();
+    assert_eq!(error.message, "\"match\" has too many regular expressions and globs");
+}
+
+#[test]
 fn rules_with_patterns() {
     let rules = |patterns: usize, change: fn(&mut RuleRow)| {
         let with = |id: usize, test: Value| {
