@@ -318,8 +318,19 @@ fn rules(
     for near in near.iter().take(RULES_SHOWN) {
         explanation.note(format!("rule {}", near.rule_id()), Passed::No, near.detail(subject));
     }
+    role_login(explanation, entry, subject, request);
+    explanation.note("identity login", Passed::NotChecked, "This version has role logins only.");
+}
+
+/// What becomes of a login as the role that is asked for, or whether any rule counts if none is.
+fn role_login(
+    explanation: &mut Explanation,
+    entry: &ArchivedPolicyEntry,
+    subject: &Subject<'_>,
+    request: &Request<'_>,
+) {
     if request.user.is_empty() {
-        if counting == 0 {
+        if explanation.given.is_empty() {
             explanation.refuse("rules", Refusal::NoRule);
         }
         return;
