@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::effort::Effort;
 use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::refusal::Refusal;
 use crate::rules::{ArchivedEffect, ArchivedRule};
@@ -82,7 +83,8 @@ pub fn decide(
     request: &Request<'_>,
 ) -> Result<Decision, Refusal> {
     let entry = current(policy, verified)?;
-    let subject = Subject { claims: &verified.claims, email_trusted: verified.email_trusted };
+    let effort = Effort::new();
+    let subject = Subject::new(&verified.claims, verified.email_trusted, &effort);
     denied(entry, &subject, request)?;
     let rule = giving(entry, &subject, request)?;
     Ok(Decision {
@@ -123,6 +125,8 @@ pub(crate) fn denied(
     let subject = subject.denied();
     match entry.denials.first(&subject, |rule| rule.counts(&subject, request)) {
         Some(rule) => Err(Refusal::DeniedByRule { rule: rule.id.to_native() }),
+        // Nobody knows whom the patterns that were not tried would have refused.
+        None if subject.effort.is_spent() => Err(Refusal::PatternsTooCostly),
         None => Ok(()),
     }
 }
@@ -147,6 +151,9 @@ pub(crate) fn giving<'a>(
         stale |= counts && !fresh;
         counts && fresh
     });
+    if subject.effort.is_spent() {
+        return Err(Refusal::PatternsTooCostly);
+    }
     if let Some(rule) = gives {
         return Ok(rule);
     }

@@ -7,6 +7,7 @@ use rkyv::rancor;
 
 use crate::checks::Checks;
 use crate::decision::{self, Request, Selection, select};
+use crate::effort::Effort;
 use crate::image::{ArchivedKeyringImage, ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::json::{self, Json};
 use crate::limits;
@@ -173,6 +174,13 @@ pub fn explain_claims(
     claims_text: &str,
     request: &Request<'_>,
 ) -> Result<Explanation, RowError> {
+    if claims_text.len() > limits::WIRE_BYTES {
+        return Err(RowError::new("the claims are too long").detail(format!(
+            "They have {} bytes; a token has at most {}.",
+            claims_text.len(),
+            limits::WIRE_BYTES
+        )));
+    }
     let entry = policy.entries().find(|entry| entry.provider.name.as_str() == provider).ok_or_else(|| {
         RowError::new(format!("OIDC provider {} does not exist", shown(provider)))
             .hint("The table oidc.provider lists the providers.")
@@ -279,7 +287,8 @@ fn claims(
     let Ok(facts) = verify::judge(untrusted, &checks, request.now, &mut watcher) else {
         return;
     };
-    let subject = Subject { claims: &untrusted.claims, email_trusted: facts.email_trusted };
+    let effort = Effort::new();
+    let subject = Subject::new(&untrusted.claims, facts.email_trusted, &effort);
     let denied = decision::denied(entry, &subject, request);
     let none = format!("None of {} matches.", entry.denials.rules.len());
     let _ = watcher.check(Step::DenyRules, denied, &none);
@@ -317,6 +326,9 @@ fn rules(
     near.sort_by_key(Near::distance);
     for near in near.iter().take(RULES_SHOWN) {
         explanation.note(format!("rule {}", near.rule_id()), Passed::No, near.detail(subject));
+    }
+    if subject.effort.is_spent() {
+        explanation.refuse("rules", Refusal::PatternsTooCostly);
     }
     role_login(explanation, entry, subject, request);
     explanation.note("identity login", Passed::NotChecked, "This version has role logins only.");

@@ -39,6 +39,7 @@ mod base64url;
 mod checks;
 mod confines;
 mod derived;
+mod effort;
 mod fingerprint;
 mod header;
 mod index;

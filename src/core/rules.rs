@@ -166,7 +166,8 @@ impl ArchivedRule {
     /// What keeps the rule from counting, confines first.
     fn unmet<'a>(&'a self, subject: &Subject<'_>, request: &Request<'_>) -> impl Iterator<Item = Unmet<'a>> {
         let members = self.members.iter().filter(|member| !subject.has(member.path.steps(), &member.test));
-        self.confines.unmet(request).map(Unmet::Confine).into_iter().chain(members.map(Unmet::Member))
+        let deny = matches!(self.effect, ArchivedEffect::Deny);
+        self.confines.unmet(request, deny).map(Unmet::Confine).into_iter().chain(members.map(Unmet::Member))
     }
 
     /// All that keeps the rule from counting.

@@ -6,13 +6,14 @@
 //! The signature comes first: no claim of a forged token is judged, so none can be probed.
 
 use crate::checks::Checks;
+use crate::effort::Effort;
 use crate::json::Json;
 use crate::limits;
 use crate::path::ClaimPath;
 use crate::refusal::Refusal;
 use crate::row::shown;
 use crate::selection::Selected;
-use crate::subject::{Subject, WORD_LISTS};
+use crate::subject::{Email, Subject, WORD_LISTS};
 use crate::time::numeric_date;
 use crate::token::Untrusted;
 use crate::trace::{Login, Step, Trace};
@@ -97,13 +98,13 @@ pub(crate) fn judge(
     let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
     let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
     trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
-    let subject = Subject {
-        claims,
-        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
-    };
+    let email_trusted = checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true));
+    let effort = Effort::new();
+    let subject = Subject::new(claims, email_trusted, &effort);
     let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test))
     {
         Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
+        None if effort.is_spent() => Err(Refusal::PatternsTooCostly),
         None => Ok(()),
     };
     trace.check(Step::RequiredClaims, required, "Each of the provider's required_claims holds.")?;
@@ -124,7 +125,7 @@ pub(crate) fn judge(
         identity,
         expires_at: times.expires_at,
         issued_at: times.issued_at,
-        email_trusted: subject.email_trusted,
+        email_trusted,
     })
 }
 
@@ -137,7 +138,7 @@ fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
     let claim = &checks.identity_claim;
     let identity =
         name(claim.find(subject.claims)).ok_or_else(|| Refusal::IdentityInvalid { claim: claim.text() })?;
-    if claim.is("email") && !subject.email_trusted {
+    if claim.is("email") && subject.email != Email::Trusted {
         return Err(Refusal::EmailUnverified);
     }
     Ok(identity.to_owned())

@@ -4,6 +4,7 @@ use super::keeping;
 use crate::pg::startup;
 use crate::rows;
 use pg_oidc_core::image::PolicyImage;
+use pg_oidc_core::limits;
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::row::RowError;
 use pg_oidc_core::rules::{Rule, RuleRow, compile_rule};
@@ -98,7 +99,7 @@ const RULES: &str = "SELECT m.id, m.provider, m.match::text, m.role, coalesce(m.
    FROM oidc.role_mapping m WHERE m.enabled";
 
 fn rules(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Rules, String> {
-    let table = client.select(RULES, None, &[]).map_err(sql)?;
+    let table = client.select(RULES, i64::try_from(limits::RULES + 1).ok(), &[]).map_err(sql)?;
     let mut rules = Rules { compiled: Vec::with_capacity(table.len()), ..Rules::default() };
     for tuple in table {
         let row = rule(&tuple).map_err(sql)?;
