@@ -239,19 +239,3 @@ fn n129_settings_of_the_policy_database_reached_the_worker() -> Result<()> {
     stage.trio("hal")?;
     stage.accepted("hal", &good("hal").sign(&pg_oidc_test::keys::keys().rsa), "the worker reads as itself")
 }
-
-#[test]
-fn f046_words_of_a_text_of_any_length_stop_nothing() -> Result<()> {
-    let stage = stage();
-    let admin = stage.admin()?;
-    let words = |sql: &str| admin.value(&format!("SELECT oidc.condition_text({sql})"));
-    assert_eq!(
-        words("'{\"a\":[0' || repeat(',0', 20000000) || ']}'")?.as_deref(),
-        Some("(too long to show)")
-    );
-    assert_eq!(words("'{\"a\": 1}'")?.as_deref(), Some("a is 1"));
-    let told = admin
-        .error("SELECT * FROM oidc.explain_claims('nobody', jsonb_build_object('a', repeat('x', 70000)))")?;
-    assert_eq!(told.message, "the claims are too long");
-    Ok(())
-}

@@ -70,11 +70,11 @@ fn databases() {
             replication: Some(true),
             ..rule_row(1, &json!({}), "reader")
         };
-        let allowed = Policy::new(&[some_databases.clone()]).decide(&verified, &request);
+        let allowed = Policy::new(std::slice::from_ref(&some_databases)).decide(&verified, &request);
         assert_eq!(allowed, Err("replication_refused"), "{database}");
         let deny = RuleRow { effect: "deny".to_owned(), role: None, ..some_databases };
         let everywhere = RuleRow { replication: Some(true), ..rule_row(2, &json!({}), "reader") };
-        assert_eq!(Policy::new(&[everywhere.clone()]).decide(&verified, &request), Ok(2));
+        assert_eq!(Policy::new(std::slice::from_ref(&everywhere)).decide(&verified, &request), Ok(2));
         assert_eq!(Policy::new(&[deny, everywhere]).decide(&verified, &request), Err("denied_by_rule"));
     }
 }
