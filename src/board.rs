@@ -15,12 +15,10 @@ use pg_oidc_core::image::{
 };
 use rkyv::util::AlignedVec;
 use std::ffi::CStr;
-use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// The name of its segment and its lock.
-const NAME: &CStr = c"pg_oidc";
 const NAME: &CStr = c"pg_oidc";
 /// The share of the board that the two halves of the keyring get; the policy gets the rest.
 const KEYRING_SHARE: usize = 4;
