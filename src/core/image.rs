@@ -3,7 +3,7 @@
 //! They are pointer-free (rkyv). The worker builds, encodes and checks one; a login only looks things up in it. An
 //! image over a limit is refused whole, and the old one stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rkyv::rancor;
@@ -13,6 +13,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::index::Index;
 use crate::keys::{Key, KeyReport};
 use crate::limits;
+use crate::path::ClaimPath;
 use crate::provider::{ArchivedProvider, Provider};
 use crate::row::shown;
 use crate::rules::{ArchivedRule, Effect, Rule};
@@ -33,6 +34,8 @@ pub(crate) struct PolicyEntry {
     pub(crate) allows: RuleSet,
     /// A rule that denies and does not compile any more: nobody knows whom it would refuse.
     pub(crate) broken_denial: Option<i64>,
+    /// The claims that its rules look at, each once, at most [`limits::FACT_CLAIMS`]: what the audit keeps.
+    pub(crate) named: Vec<ClaimPath>,
 }
 
 /// Rules of one provider and effect.
@@ -129,12 +132,14 @@ impl PolicyImage {
                 return Err(ImageError::Repeated(provider.issuer));
             }
             let rules = rules_of.remove(&provider.name).unwrap_or_default();
+            let named = named(&rules);
             let (denials, allows) = rules.into_iter().partition(|rule| rule.effect == Effect::Deny);
             entries.push(PolicyEntry {
                 provider,
                 denials: RuleSet::build(denials),
                 allows: RuleSet::build(allows),
                 broken_denial: None,
+                named,
             });
         }
         Ok(PolicyImage { entries })
@@ -153,6 +158,12 @@ impl PolicyImage {
     pub fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.entries.iter().map(|entry| &entry.provider)
     }
+}
+
+fn named(rules: &[Rule]) -> Vec<ClaimPath> {
+    let paths: BTreeSet<&ClaimPath> =
+        rules.iter().flat_map(|rule| &rule.members).map(|member| &member.path).collect();
+    paths.into_iter().take(limits::FACT_CLAIMS).cloned().collect()
 }
 
 impl RuleSet {

@@ -17,6 +17,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod account;
 pub mod algorithm;
 pub mod claim;
 pub mod condition;

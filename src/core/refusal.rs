@@ -188,6 +188,27 @@ impl Refusal {
         }
     }
 
+    /// The provider that it speaks of, if it does.
+    pub fn provider(&self) -> Option<&str> {
+        match self {
+            Refusal::ProviderDisabled { provider }
+            | Refusal::AlgorithmNotAllowed { provider, .. }
+            | Refusal::KeysUnavailable { provider }
+            | Refusal::KeysStale { provider }
+            | Refusal::KeyUnknown { provider }
+            | Refusal::KeyAmbiguous { provider } => Some(provider),
+            _ => None,
+        }
+    }
+
+    /// The rule that refuses, if one does.
+    pub fn rule(&self) -> Option<i64> {
+        match self {
+            Refusal::BrokenDenyRule { rule } | Refusal::DeniedByRule { rule } => Some(*rule),
+            _ => None,
+        }
+    }
+
     /// The provider whose keys a fetch might mend, where a fetch may: the caller asks for one, within the provider's
     /// cool-down, and decides once more.
     pub fn wants_keys(&self) -> Option<&str> {

@@ -5,6 +5,7 @@
 //! ```
 //! The signature comes first: no claim of a forged token is judged, so none can be probed.
 
+use crate::account::Account;
 use crate::checks::Checks;
 use crate::json::Json;
 use crate::limits;
@@ -45,12 +46,27 @@ impl std::fmt::Debug for Verified {
 /// # Errors
 /// The first [`Refusal`] in the order above.
 pub fn verify(untrusted: Untrusted, selected: &Selected, now: i64) -> Result<Verified, Refusal> {
+    verify_for(&mut Account::default(), untrusted, selected, now)
+}
+
+/// As [`verify`], and notes whose token it is as soon as the signature is verified.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_for(
+    account: &mut Account,
+    untrusted: Untrusted,
+    selected: &Selected,
+    now: i64,
+) -> Result<Verified, Refusal> {
+    account.select(selected);
     if untrusted.header.algorithm != selected.algorithm || untrusted.issuer()? != selected.issuer {
         return Err(Refusal::InternalError);
     }
     if !signed(&untrusted, selected) {
         return Err(Refusal::SignatureInvalid);
     }
+    account.believe(&untrusted.claims, selected);
     let facts = judge(&untrusted, &selected.checks, now, &mut Login)?;
     Ok(Verified {
         provider: selected.provider.clone(),
@@ -93,10 +109,7 @@ pub(crate) fn judge(
     let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
     let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
     trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
-    let subject = Subject {
-        claims,
-        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
-    };
+    let subject = subject(claims, checks);
     let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test)) {
         Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
         None => Ok(()),
@@ -123,12 +136,20 @@ pub(crate) fn judge(
     })
 }
 
+/// The claims as this provider's rules see them.
+pub(crate) fn subject<'a>(claims: &'a Json, checks: &Checks) -> Subject<'a> {
+    Subject {
+        claims,
+        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
+    }
+}
+
 fn check_typ(untrusted: &Untrusted, checks: &Checks) -> Result<(), Refusal> {
     let typ = untrusted.header.typ.as_deref().unwrap_or_default();
     if checks.accepted_typ.iter().any(|accepted| accepted == typ) { Ok(()) } else { Err(Refusal::TypRefused) }
 }
 
-fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
+pub(crate) fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
     let claim = &checks.identity_claim;
     let identity =
         name(claim.find(subject.claims)).ok_or_else(|| Refusal::IdentityInvalid { claim: claim.text() })?;
@@ -206,7 +227,7 @@ impl Times {
 }
 
 /// A name of a person or workload: it goes into logs and views, so it holds no control characters.
-fn name(claim: Option<&Json>) -> Option<&str> {
+pub(crate) fn name(claim: Option<&Json>) -> Option<&str> {
     let name = claim?.as_str()?;
     let sound =
         !name.is_empty() && name.len() <= limits::SUBJECT_BYTES && !name.chars().any(char::is_control);
