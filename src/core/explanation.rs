@@ -12,6 +12,7 @@ use crate::json::{self, Json};
 use crate::limits;
 use crate::near::{self, Near};
 use crate::refusal::Refusal;
+use crate::revocation;
 use crate::row::{RowError, shown};
 use crate::rules::{ArchivedEffect, ArchivedRule};
 use crate::subject::Subject;
@@ -275,6 +276,8 @@ fn claims(
         return;
     };
     let subject = Subject { claims: &untrusted.claims, email_trusted: facts.email_trusted };
+    let revoked = revocation::check(entry, &facts.subject, facts.issued_at, request.now);
+    let _ = watcher.check(Step::Revocation, revoked, "The identity is not revoked.");
     let denied = decision::denied(entry, &subject, request);
     let none = format!("None of {} matches.", entry.denials.rules.len());
     let _ = watcher.check(Step::DenyRules, denied, &none);

@@ -15,6 +15,7 @@ use crate::keys::{Key, KeyReport};
 use crate::limits;
 use crate::path::ClaimPath;
 use crate::provider::{ArchivedProvider, Provider};
+use crate::revocation::Revocation;
 use crate::row::shown;
 use crate::rules::{ArchivedRule, Effect, Rule};
 use crate::subject::Subject;
@@ -34,6 +35,8 @@ pub(crate) struct PolicyEntry {
     pub(crate) allows: RuleSet,
     /// A rule that denies and does not compile any more: nobody knows whom it would refuse.
     pub(crate) broken_denial: Option<i64>,
+    /// Sorted by subject.
+    pub(crate) revocations: Vec<Revocation>,
     /// The claims that its rules look at, each once, at most [`limits::FACT_CLAIMS`]: what the audit keeps.
     pub(crate) named: Vec<ClaimPath>,
 }
@@ -88,6 +91,8 @@ pub enum ImageError {
     TooManyRules,
     /// More rules with a regular expression or a glob than [`limits::PATTERN_RULES`].
     TooManyPatterns,
+    /// More revocations than [`limits::REVOCATIONS`].
+    TooManyRevocations,
     /// More keys of one provider than [`limits::KEYS_PER_PROVIDER`].
     TooManyKeys,
     /// Two providers of this name or issuer, or two key sets of one source.
@@ -139,6 +144,7 @@ impl PolicyImage {
                 denials: RuleSet::build(denials),
                 allows: RuleSet::build(allows),
                 broken_denial: None,
+                revocations: Vec::new(),
                 named,
             });
         }
@@ -152,6 +158,31 @@ impl PolicyImage {
             entry.broken_denial = Some(entry.broken_denial.map_or(id, |other| other.min(id)));
         }
         self
+    }
+
+    /// Refuses identities. Those of a provider that is not in the policy are left out.
+    ///
+    /// # Errors
+    /// [`ImageError`]: there are too many, or an identity is there twice.
+    pub fn with_revocations(mut self, mut revocations: Vec<Revocation>) -> Result<PolicyImage, ImageError> {
+        if revocations.len() > limits::REVOCATIONS {
+            return Err(ImageError::TooManyRevocations);
+        }
+        revocations
+            .sort_by(|one, other| (&one.provider, &one.subject).cmp(&(&other.provider, &other.subject)));
+        for (one, next) in revocations.iter().zip(revocations.iter().skip(1)) {
+            if (&one.provider, &one.subject) == (&next.provider, &next.subject) {
+                return Err(ImageError::Repeated(next.subject.clone()));
+            }
+        }
+        let mut places: BTreeMap<String, &mut PolicyEntry> =
+            self.entries.iter_mut().map(|entry| (entry.provider.name.clone(), entry)).collect();
+        for revocation in revocations {
+            if let Some(entry) = places.get_mut(&revocation.provider) {
+                entry.revocations.push(revocation);
+            }
+        }
+        Ok(self)
     }
 
     /// The providers, by issuer.
@@ -307,6 +338,9 @@ impl fmt::Display for ImageError {
                 "more than {} rules have a regular expression or a glob",
                 limits::PATTERN_RULES
             ),
+            ImageError::TooManyRevocations => {
+                write!(formatter, "there are more than {} revocations", limits::REVOCATIONS)
+            }
             ImageError::TooManyKeys => {
                 write!(formatter, "a provider has more than {} keys", limits::KEYS_PER_PROVIDER)
             }

@@ -31,8 +31,11 @@ pub mod keys;
 pub mod limits;
 pub mod provider;
 pub mod refusal;
+pub mod revocation;
 pub mod row;
 pub mod rules;
+pub mod session_limit;
+pub mod standing;
 pub mod token;
 pub mod verify;
 

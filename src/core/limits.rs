@@ -80,6 +80,9 @@ pub const CERTIFICATE_BYTES: usize = 64 * 1024;
 /// Rules in a policy: rebuilding and checking an image of this many takes well under a second.
 pub const RULES: usize = 100_000;
 
+/// Revocations in a policy: each takes the bytes of its subject and some 40 more.
+pub const REVOCATIONS: usize = 100_000;
+
 /// Members of one `match` or `required_claims`: each is one comparison a login.
 pub const MATCH_MEMBERS: usize = 16;
 

@@ -131,6 +131,8 @@ refusals! {
     GroupsInvalid { claim: String } = "groups_invalid", 91, FINAL, "The groups claim is neither a string nor an array of strings.";
 
     // The rules.
+    IdentityRevoked = "identity_revoked", 112, FINAL, "The identity is revoked.";
+    SessionsEnded = "sessions_ended", 112, FINAL, "The sessions of the identity were ended, and the token was issued before that, or does not say when.";
     BrokenDenyRule { rule: i64 } = "broken_deny_rule", 97, FINAL, "A rule that denies does not compile; logins of its provider are refused until it is mended.";
     DeniedByRule { rule: i64 } = "denied_by_rule", 97, FINAL, "A rule denies the login.";
     NoRule = "no_rule", 98, FINAL, "No rule matches the token in this database.";

@@ -19,6 +19,7 @@ use pg_oidc_core::keys::parse_jwks;
 use pg_oidc_core::limits::{SECOND, WIRE_BYTES};
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::rules::{RuleRow, compile_rule};
 use pg_oidc_core::token;
 use pg_oidc_core::verify::{Verified, verify};
@@ -219,6 +220,7 @@ pub(crate) fn provider_row() -> ProviderRow {
         clock_skew_us: 0,
         max_token_age_us: None,
         session_limit: "none".to_owned(),
+        session_limit_us: None,
         auto_provision: false,
         base_role: None,
         enabled: true,
@@ -240,6 +242,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
         valid_from: None,
         valid_until: None,
         session_limit: None,
+        session_limit_us: None,
         allow_privileged: false,
         enabled: true,
     }
@@ -250,6 +253,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
 pub(crate) struct World {
     pub(crate) providers: Vec<(ProviderRow, Option<Value>)>,
     pub(crate) rules: Vec<RuleRow>,
+    pub(crate) revocations: Vec<Revocation>,
     /// Microseconds.
     pub(crate) now: i64,
     pub(crate) fetched_at: i64,
@@ -270,6 +274,7 @@ impl World {
         World {
             providers: vec![(provider_row(), Some(json!({ "keys": keys })))],
             rules: vec![rule_row(1, &json!({"groups": "readers"}), "reader")],
+            revocations: Vec::new(),
             now: NOW * SECOND,
             fetched_at: NOW * SECOND,
             role_oid: ROLE_OID,
@@ -351,7 +356,8 @@ impl World {
         let keyring = encode_keyring(&KeyringImage::build(keyring.collect()).unwrap()).unwrap();
         let keyring = check_keyring(&keyring).unwrap();
         let rules = self.rules.iter().map(|row| compile_rule(row).unwrap()).collect();
-        let policy = encode_policy(&PolicyImage::build(compiled, rules).unwrap()).unwrap();
+        let policy = PolicyImage::build(compiled, rules).unwrap();
+        let policy = encode_policy(&policy.with_revocations(self.revocations.clone()).unwrap()).unwrap();
         let policy = check_policy(&policy).unwrap();
 
         let untrusted = token::parse(token, WIRE_BYTES)?;

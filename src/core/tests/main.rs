@@ -16,6 +16,7 @@
 //! bounds           every limit at its value and one above
 //! lookup           the index finds what a scan finds; images; 100,000 rules
 //! vectors          Wycheproof and the JOSE cookbook, run inside the crate; fixtures/whitelist.json
+//! sessions         session limits, revocations, what keeps a session
 //! refusals         every reason is provoked; nothing of a token is shown
 //! fuzzed           what must hold for any bytes (`fuzz/`), on inputs that proptest makes up
 //! ```
@@ -43,6 +44,7 @@ mod patterns;
 mod refusals;
 mod rows;
 mod rule_rows;
+mod sessions;
 mod signature;
 mod structure;
 mod times;
