@@ -6,9 +6,11 @@
 //!
 //! With `pg/`, the only file that holds unsafe code.
 
+use crate::events;
 use crate::key_requests::KeyRequests;
 pub(crate) use crate::key_requests::Wish;
 use crate::pg::shmem::{self, Condition, Lock};
+use crate::pg::slots;
 use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
@@ -107,6 +109,8 @@ static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
 /// Asks for the board's memory; for shmem_request_hook.
 pub(crate) fn request() {
     shmem::request(NAME, settings::shared_memory());
+    slots::request();
+    shmem::request(events::NAME, size_of::<events::Queue>());
 }
 
 /// Makes or finds the board; for shmem_startup_hook. `hired` says which workers core has taken.
@@ -114,8 +118,12 @@ pub(crate) fn request() {
 /// After a crash the postmaster makes all shared memory anew, and this runs again: an empty board, which admits
 /// nobody until the workers have published.
 pub(crate) fn start(hired: &[Staff]) {
+    slots::start();
     let (start, new) = shmem::attach(NAME, settings::shared_memory());
     let header = start.cast::<Header>();
+    // SAFETY: atomics and one lock.
+    let (queue, fresh) = unsafe { shmem::attach_one::<events::Queue>(events::NAME) };
+    events::open(queue, fresh);
     BOARD.store(header, Ordering::Release);
     if !new {
         return;
