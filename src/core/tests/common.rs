@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pg_oidc_core::account::Account;
 use pg_oidc_core::algorithm::Algorithm;
 use pg_oidc_core::decision::{Decision, Replication, Request, Selection, decide, is_current, select};
 use pg_oidc_core::image::{
@@ -22,7 +23,7 @@ use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::rules::{RuleRow, compile_rule};
 use pg_oidc_core::token;
-use pg_oidc_core::verify::{Verified, verify};
+use pg_oidc_core::verify::{Verified, verify_for};
 use serde_json::{Value, json};
 
 /// Seconds since the Unix epoch.
@@ -307,7 +308,7 @@ impl World {
     }
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
-        self.run(token, |policy, verified| decide(policy, &verified, &self.request()))
+        self.run(&mut Account::default(), token, |policy, verified| decide(policy, &verified, &self.request()))
     }
 
     /// What the client asks for.
@@ -323,7 +324,14 @@ impl World {
     }
 
     pub(crate) fn verified(&self, token: &str) -> Result<Verified, Refusal> {
-        self.run(token.as_bytes(), |_, verified| Ok(verified))
+        self.run(&mut Account::default(), token.as_bytes(), |_, verified| Ok(verified))
+    }
+
+    /// What the audit may keep of the login with this token, however it ends.
+    pub(crate) fn account(&self, token: &str) -> Account {
+        let mut account = Account::default();
+        drop(self.run(&mut account, token.as_bytes(), |_, _| Ok(())));
+        account
     }
 
     /// The code of the refusal, or `accepted`.
@@ -333,6 +341,7 @@ impl World {
 
     fn run<T>(
         &self,
+        account: &mut Account,
         token: &[u8],
         last: impl FnOnce(&pg_oidc_core::image::ArchivedPolicyImage, Verified) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
@@ -371,7 +380,7 @@ impl World {
             }
         };
         assert!(is_current(policy, &selected));
-        last(policy, verify(untrusted, &selected, self.now)?)
+        last(policy, verify_for(account, untrusted, &selected, self.now)?)
     }
 }
 

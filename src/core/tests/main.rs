@@ -6,6 +6,7 @@
 //! signature   B2   n019 to n032: algorithms and signatures
 //! header      B3   n034 to n048: header parameters
 //! jwks        B4   n049 to n065: key sets
+//! account          what the audit may keep of a token
 //! kept             keys that outlive a restart
 //! claims      B5   n066 to n095: claims other than times
 //! times       B5   n077 to n086: exp, nbf, iat
@@ -22,6 +23,7 @@
 //! ```
 //! A test that accepts has near misses beside it that are refused.
 
+mod account;
 mod bounds;
 mod claims;
 mod common;
