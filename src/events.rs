@@ -19,7 +19,8 @@ pub(crate) const LOG: Table =
 /// The name of its segment and its lock.
 pub(crate) const NAME: &CStr = c"pg_oidc events";
 
-/// Room in words of eight bytes: 4 MB, some 10,000 refused logins, which the worker takes out in a second or two.
+/// Room in words of eight bytes: 4 MB, some 20,000 logins that were refused before a token was believed, or 500 of which
+/// as many claims are kept as may be. The worker takes them out faster than a server can serve them.
 const WORDS: u64 = 512 * 1024;
 /// The worker is woken when the ring becomes half full; otherwise it looks twice a second.
 const HALF: u64 = WORDS / 2;

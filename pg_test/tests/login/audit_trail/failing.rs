@@ -5,6 +5,7 @@ use pg_oidc_test::cluster::until;
 use pg_oidc_test::keys::keys;
 use pg_oidc_test::psql::Way;
 use pg_oidc_test::wire::{Heard, Wire};
+use serde_json::json;
 
 use super::{figure, logins};
 use crate::scene::{SOON, Stage, good};
@@ -52,17 +53,21 @@ fn f028_table_is_gone() -> Result<()> {
     )
 }
 
-/// Room for about 10,000 events without claims.
-const MANY: usize = 16_000;
+/// There is room for some 500 with so many groups.
+const MANY: usize = 1_200;
+const GROUPS: usize = 400;
 
 #[test]
 fn f022_table_is_locked_until_the_queue_is_full() -> Result<()> {
     let stage = Stage::with(|builder| builder.guarded("local all all trust"))?;
     stage.trio("held")?;
     let (holder, admin) = (stage.admin()?, stage.admin()?);
+    admin.rows("INSERT INTO oidc.role_mapping (provider, match, role) VALUES ('held', '{\"groups\": \"x\"}', 'held')")?;
     holder.rows("BEGIN; LOCK TABLE oidc.audit_log IN ACCESS EXCLUSIVE MODE")?;
     let mark = stage.cluster.log_mark();
-    super::flood::pour(&stage.cluster, "held", MANY)?;
+    let groups: Vec<String> = (0..GROUPS).map(|number| format!("group-{number:08}")).collect();
+    let expired = good("held").expired().claim("groups", json!(groups)).sign(&keys().ec);
+    super::flood::pour(&stage.cluster, "held", [&expired; 2], MANY)?;
     let dropped = figure(&admin, "audit_events_dropped")?;
     ensure!(dropped > 0, "the queue held all of {MANY}");
     assert_eq!(reasons(&stage.cluster, mark, "held").len(), MANY, "lines in the server log");
