@@ -1,11 +1,11 @@
 -- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
 -- registry worker soon after.
-COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
+COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, sessions that were ended, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
 COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
 COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
-COMMENT ON COLUMN oidc.audit_log.event IS '''login''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
-COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''done'' for a change';
-COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused, as in the server log';
+COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''session_end''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''ended'' for a session, ''done'' for a change';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log';
 COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation; null for a login whose token names no issuer of the policy';
 COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
 COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';

@@ -197,10 +197,19 @@ pub(crate) fn note(provider: Option<&str>, outcome: Outcome<'_>, event: Option<&
     let record = event.map(Event::encode);
     let held = queue.lock.exclusive();
     queue.count(key, ending, &shown);
-    let reached_half = match &record {
-        None => false,
-        Some(record) => record.as_ref().map_or_else(|| queue.give_up(1), |record| queue.put(record)),
-    };
+    let reached_half = record.is_some_and(|record| queue.put(record.as_deref()));
+    drop(held);
+    if reached_half {
+        board::wake(Staff::Registry);
+    }
+}
+
+/// Puts an event into the ring that no login is.
+pub(crate) fn put(event: &Event) {
+    let Some(queue) = queue() else { return };
+    let record = event.encode();
+    let held = queue.lock.exclusive();
+    let reached_half = queue.put(record.as_deref());
     drop(held);
     if reached_half {
         board::wake(Staff::Registry);
@@ -294,12 +303,13 @@ impl Queue {
         self.words[(at % WORDS) as usize].load(Ordering::Relaxed)
     }
 
-    /// Puts a record in, or gives it up. Under the lock. True: the ring has just become half full.
-    fn put(&self, record: &[u64]) -> bool {
+    /// Puts a record in, or gives it up; None: it is too large. Under the lock. True: the ring has just become half full.
+    fn put(&self, record: Option<&[u64]>) -> bool {
+        let Some(record) = record else { return self.give_up() };
         let (from, taken) = (self.written.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed));
         let (before, length) = (from - taken, record.len() as u64);
         if before + length > WORDS {
-            return self.give_up(1);
+            return self.give_up();
         }
         for (at, word) in (from..).zip(record) {
             self.words[(at % WORDS) as usize].store(*word, Ordering::Relaxed);
@@ -309,8 +319,8 @@ impl Queue {
         before < HALF && before + length >= HALF
     }
 
-    fn give_up(&self, events: u64) -> bool {
-        self.dropped.fetch_add(events, Ordering::Relaxed);
+    fn give_up(&self) -> bool {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
         false
     }
 

@@ -4,9 +4,11 @@
 //! under that lock, exclusive, and looks through the slots afterwards: whoever was decided upon by the old policy is
 //! among them. So nobody slips through between decision and session.
 
+use crate::events::{self, Event};
 use crate::pg::port::Connection;
 use crate::pg::report;
 use crate::pg::slots::{self, Slot};
+use crate::pg::startup;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::standing::{Cause, Ground};
 use std::ffi::CStr;
@@ -94,9 +96,12 @@ fn ground(slot: &Slot) -> Ground<'_> {
     }
 }
 
-/// In the session's own process, when it exits: the cause is logged once.
+/// In the session's own process, when it exits: the cause is logged once, and is an event.
 fn left(slot: &Slot) {
     if let Some(cause) = Cause::of(slot.cause) {
+        if !startup::is_standby() {
+            events::put(&event(slot, cause));
+        }
         report::log(&format!(
             "OIDC session ended: cause={} role={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?}",
             cause.code(),
@@ -108,6 +113,23 @@ fn left(slot: &Slot) {
             slot.database.get(),
         ));
     }
+}
+
+fn event(slot: &Slot, cause: Cause) -> Event {
+    let mut event = Event::default();
+    event.set(c"time", startup::now().to_string());
+    event.set(c"event", "session_end");
+    event.set(c"outcome", "ended");
+    event.set(c"reason", cause.code());
+    event.set(c"provider", slot.provider.get());
+    event.set(c"subject", slot.subject.get());
+    event.set(c"identity", slot.identity.get());
+    event.set(c"role", slot.role.get());
+    event.set(c"rule_id", slot.rule_id.to_string());
+    event.set(c"database", slot.database.get());
+    event.set_some(c"client_address", Some(slot.address.get()).filter(|address| !address.is_empty()));
+    event.set(c"pid", slot.pid.to_string());
+    event
 }
 
 /// What the client of a session that is ended is told: detail and hint.

@@ -9,7 +9,8 @@
 //! 7. Old events are deleted.
 //! 8. `oidc.explain_login` says what such a login would meet today.
 //! 9. `oidc.stat` counts by provider, outcome and reason.
-//! 10. Nobody but superusers reads any of it.
+//! 10. A session that is ended is an event with its cause.
+//! 11. Nobody but superusers reads any of it.
 
 mod failing;
 mod flood;

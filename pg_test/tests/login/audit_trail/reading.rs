@@ -94,3 +94,26 @@ fn stat_shows_the_shared_memory() -> Result<()> {
     assert_eq!(figure(&admin, "logins_uncounted")?, 0);
     Ok(())
 }
+
+#[test]
+fn a_session_that_is_ended_is_an_event() -> Result<()> {
+    let stage = stage()?;
+    stage.trio("out")?;
+    let admin = stage.admin()?;
+    let session = stage.session("out", &good("out").sign(&keys().ec))?;
+    let pid = session.value("SELECT pg_backend_pid()")?;
+    let ended = "SELECT count(*) FROM oidc.audit_log WHERE event = 'session_end' AND subject = 'out'";
+    let quiet = stage.session("out", &good("out").sign(&keys().ec))?;
+    // Who leaves by himself is not ended.
+    drop(quiet);
+    admin.rows("DELETE FROM oidc.role_mapping WHERE provider = 'out'")?;
+    until("the event is in the table", SOON, || Ok(admin.value(ended)?.as_deref() == Some("1")))?;
+    let row = admin.rows(
+        "SELECT outcome, reason, provider, identity, role, database, host(client_address), pid::text \
+         FROM oidc.audit_log WHERE event = 'session_end' AND subject = 'out'",
+    )?;
+    let wanted = ["ended", "rule_ended", "out", "out", "out", "postgres", "127.0.0.1"]
+        .map(|text| Some(text.to_owned()));
+    assert_eq!(row, [wanted.into_iter().chain([pid]).collect::<Vec<_>>()]);
+    Ok(())
+}
