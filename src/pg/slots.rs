@@ -255,15 +255,16 @@ unsafe extern "C-unwind" fn leaving(_code: c_int, _arg: pg_sys::Datum) {
 /// 15 to 18 send the record to the client after this hook.
 #[pg_guard]
 unsafe extern "C-unwind" fn tell_why(record: *mut pg_sys::ErrorData) {
-    // SAFETY: elog.c gives its own record. It is FATAL, so nothing is freed that is put into it.
+    // SAFETY: elog.c gives its own record, and frees what is in it (errfinish): copies in its own context.
     unsafe {
         let ended = (*record).elevel == pg_sys::FATAL as c_int
             && (*record).sqlerrcode == pg_sys::errcodes::PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN as c_int;
         if ended
-            && let Some((detail, hint)) = my_cause().and_then(|cause| WORDS.get().and_then(|words| words(cause)))
+            && let Some((detail, hint)) =
+                my_cause().and_then(|cause| WORDS.get().and_then(|words| words(cause)))
         {
-            (*record).detail = detail.as_ptr().cast_mut();
-            (*record).hint = hint.as_ptr().cast_mut();
+            (*record).detail = pg_sys::MemoryContextStrdup((*record).assoc_context, detail.as_ptr());
+            (*record).hint = pg_sys::MemoryContextStrdup((*record).assoc_context, hint.as_ptr());
         }
     }
     if let Some(Some(previous)) = PREVIOUS_LOG.get() {
