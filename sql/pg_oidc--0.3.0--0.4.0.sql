@@ -136,9 +136,6 @@ CREATE FUNCTION oidc.end_sessions(provider text, subject text)
 
 COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
 
--- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
--- registry worker soon after.
-
 CREATE OR REPLACE FUNCTION oidc.doctor_tables()
     RETURNS TABLE (name text, status text, detail text, hint text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
