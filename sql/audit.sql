@@ -23,7 +23,7 @@ COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
 COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
 COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
 COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
-COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login: claims, those that the provider and its rules look at. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
 
 ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';

@@ -30,7 +30,7 @@ CREATE FUNCTION oidc.explain_login(audit_id bigint)
                        coalesce((login.facts->'replication')::boolean, false), login."time") e;
         ELSE
             RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'refused' THEN 'no' ELSE 'yes' END,
-                format('It was %s. No claims were kept: the token was not verified, or they were too long.',
+                format('It was %s. No claims were kept: the token did not pass the checks of a provider, or they were too long.',
                        CASE login.outcome WHEN 'refused' THEN 'refused: ' || login.reason ELSE 'accepted' END);
         END IF;
     END

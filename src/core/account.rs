@@ -23,8 +23,8 @@ pub struct Account {
     pub identity: Option<String>,
     /// The claim `jti`, if it is a text of at most [`limits::TOKEN_ID_BYTES`] without control characters.
     pub token_id: Option<String>,
-    /// The claims that the provider and its rules look at, as one JSON object; None: more than
-    /// [`limits::FACTS_BYTES`].
+    /// The claims that the provider and its rules look at, as one JSON object, once they passed the provider's checks;
+    /// None also where they have more than [`limits::FACTS_BYTES`].
     pub facts: Option<String>,
 }
 
@@ -45,7 +45,12 @@ impl Account {
         self.identity = verify::identity(&verify::subject(claims, checks), checks).ok();
         let token_id = verify::name(claims.get("jti")).filter(|id| id.len() <= limits::TOKEN_ID_BYTES);
         self.token_id = token_id.map(str::to_owned);
-        let facts = facts(claims, checks, &selected.named).to_string();
+    }
+
+    /// The claims passed every check of the provider. Those of a token that did not, which may be meant for somebody
+    /// else, are not kept.
+    pub(crate) fn keep(&mut self, claims: &Json, selected: &Selected) {
+        let facts = facts(claims, &selected.checks, &selected.named).to_string();
         self.facts = (facts.len() <= limits::FACTS_BYTES).then_some(facts);
     }
 }
@@ -61,13 +66,6 @@ fn facts(claims: &Json, checks: &Checks, named: &[ClaimPath]) -> Json {
     let of_members = checks.required.iter().map(|member| &member.path);
     for path in of_checks.into_iter().flatten().chain(of_members).chain(named) {
         keep(claims, &path.steps().collect::<Vec<_>>(), &mut kept);
-    }
-    // That the groups are elsewhere is a fact, where they are is none.
-    let groups = checks.groups_claim.as_ref().and_then(|path| path.steps().next()).unwrap_or("groups");
-    keep(claims, &["_claim_names", groups], &mut kept);
-    // Nor is the key that the token is bound to.
-    if claims.get("cnf").is_some() {
-        kept.push(("cnf".to_owned(), Json::Object(Vec::new())));
     }
     Json::Object(kept)
 }

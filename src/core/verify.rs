@@ -68,6 +68,7 @@ pub fn verify_for(
     }
     account.believe(&untrusted.claims, selected);
     let facts = judge(&untrusted, &selected.checks, now, &mut Login)?;
+    account.keep(&untrusted.claims, selected);
     Ok(Verified {
         provider: selected.provider.clone(),
         issuer: selected.issuer.clone(),

@@ -32,6 +32,12 @@ fn nothing_of_a_token_that_is_not_believed() {
     let expired = token(&claims_with(json!({"exp": 1_000})));
     assert_eq!(world.outcome(&expired), "token_expired");
     assert_eq!(world.account(&expired).subject.as_deref(), Some("u1"));
+    // Its claims are not: it may be meant for another server.
+    let elsewhere = token(&claims_with(json!({"aud": "elsewhere"})));
+    assert_eq!(world.outcome(&elsewhere), "audience_mismatch");
+    for refused in [expired, elsewhere] {
+        assert_eq!(world.account(&refused).facts, None);
+    }
 }
 
 #[test]
@@ -64,15 +70,11 @@ fn facts_are_what_provider_and_rules_look_at() {
         "list": ["x", "y"],
         "env": "prod",
         "secret": "private",
-        "cnf": {"jkt": "private"},
-        "_claim_names": {"realm": "src1", "private": "src1"},
     }));
     let found = facts(&world.account(&token(&payload)));
     let mut wanted = payload.clone();
     wanted["realm"] = json!({"roles": ["r"]});
     wanted["a"] = json!({"b": 1});
-    wanted["cnf"] = json!({});
-    wanted["_claim_names"] = json!({"realm": "src1"});
     for name in ["groups", "secret"] {
         wanted.as_object_mut().unwrap().remove(name);
     }

@@ -64,7 +64,7 @@ fn explain_login_is_the_login_again() -> Result<()> {
         Ok(rows.into_iter().flatten().flatten().collect::<Vec<_>>().join("\n"))
     };
     ensure!(text(&ids[1])?.contains("It would be refused: no_rule."), "{}", text(&ids[1])?);
-    ensure!(text(&ids[2])?.contains("It would be refused: token_expired."), "{}", text(&ids[2])?);
+    ensure!(text(&ids[2])?.contains("It was refused: token_expired."), "{}", text(&ids[2])?);
     ensure!(text(&ids[3])?.contains("It was refused: token_malformed."), "{}", text(&ids[3])?);
 
     // By the policy of today.
@@ -106,13 +106,15 @@ fn a_session_that_is_ended_is_an_event() -> Result<()> {
     let quiet = stage.session("out", &good("out").sign(&keys().ec))?;
     // Who leaves by himself is not ended.
     drop(quiet);
+    let live = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'out'";
+    until("the other session is gone", SOON, || Ok(admin.value(live)?.as_deref() == Some("1")))?;
     admin.rows("DELETE FROM oidc.role_mapping WHERE provider = 'out'")?;
     until("the event is in the table", SOON, || Ok(admin.value(ended)?.as_deref() == Some("1")))?;
     let row = admin.rows(
         "SELECT outcome, reason, provider, identity, role, database, host(client_address), pid::text \
          FROM oidc.audit_log WHERE event = 'session_end' AND subject = 'out'",
     )?;
-    let wanted = ["ended", "rule_ended", "out", "out", "out", "postgres", "127.0.0.1"]
+    let wanted = ["ended", "rule_gone", "out", "out", "out", "postgres", "127.0.0.1"]
         .map(|text| Some(text.to_owned()));
     assert_eq!(row, [wanted.into_iter().chain([pid]).collect::<Vec<_>>()]);
     Ok(())
