@@ -92,7 +92,7 @@ fn f022_table_is_locked_until_the_queue_is_full() -> Result<()> {
 }
 
 #[test]
-fn f023_a_restart_keeps_what_was_written() -> Result<()> {
+fn a_restart_keeps_what_was_written() -> Result<()> {
     let stage = Stage::start()?;
     stage.trio("stopped")?;
     stage.session("stopped", &good("stopped").sign(&keys().ec))?;
@@ -103,4 +103,30 @@ fn f023_a_restart_keeps_what_was_written() -> Result<()> {
     assert_eq!(logins(&admin, "stopped", 1)?.len(), 1);
     assert_eq!(figure(&admin, "audit_events_stored")?, 0, "counts begin anew");
     Ok(())
+}
+
+#[test]
+fn f023_f024_a_standby_keeps_none_and_promotion_begins() -> Result<()> {
+    let stage = Stage::start()?;
+    stage.trio("replica")?;
+    let token = good("replica").sign(&keys().ec);
+    stage.cluster.stop()?;
+    stage.cluster.write("data/standby.signal", "")?;
+    stage.cluster.start()?;
+    let (admin, mark) = (stage.admin()?, stage.cluster.log_mark());
+    assert_eq!(admin.value("SELECT pg_is_in_recovery()")?.as_deref(), Some("t"));
+    stage.session("replica", &token)?;
+    stage.refused("replica", "no token", "token_malformed", "on the standby")?;
+    assert_eq!(reasons(&stage.cluster, mark, "replica").len(), 2, "by two clients");
+    for metric in ["audit_events_waiting", "audit_events_stored", "audit_events_dropped"] {
+        assert_eq!(figure(&admin, metric)?, 0, "{metric}");
+    }
+    let counted = "SELECT sum(value) FROM oidc.stat WHERE metric = 'logins'";
+    assert_eq!(admin.value(counted)?.as_deref(), Some("3"));
+
+    assert_eq!(admin.value("SELECT pg_promote()")?.as_deref(), Some("t"));
+    stage.session("replica", &token)?;
+    assert_eq!(logins(&admin, "replica", 1)?.len(), 1);
+    ensure!(!stage.cluster.log_since(mark).contains(SAID), "it tried to write on the standby");
+    calm(&stage.cluster, &[&token])
 }

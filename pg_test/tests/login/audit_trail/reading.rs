@@ -3,10 +3,12 @@
 use anyhow::{Context, Result, ensure};
 use pg_oidc_test::cluster::until;
 use pg_oidc_test::keys::keys;
+use pg_oidc_test::token::Token;
 use serde_json::json;
 
 use super::{figure, login, logins, stage};
 use crate::scene::{SOON, Stage, good};
+use crate::stage::{builder, install_in, rule_in};
 
 #[test]
 fn old_events_are_deleted() -> Result<()> {
@@ -117,5 +119,23 @@ fn a_session_that_is_ended_is_an_event() -> Result<()> {
     let wanted = ["ended", "rule_gone", "out", "out", "out", "postgres", "127.0.0.1"]
         .map(|text| Some(text.to_owned()));
     assert_eq!(row, [wanted.into_iter().chain([pid]).collect::<Vec<_>>()]);
+    Ok(())
+}
+
+#[test]
+fn a_database_of_another_encoding_has_escapes() -> Result<()> {
+    let cluster = builder()?.setting("pg_oidc.database", "latin").start()?;
+    cluster
+        .admin("CREATE DATABASE latin TEMPLATE template0 ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C'")?;
+    install_in(&cluster, "latin")?;
+    cluster.admin("CREATE ROLE reader LOGIN")?;
+    rule_in(&cluster, "latin", "reader")?;
+    let token = Token::for_user("日é").groups(&["reader"]).sign(&keys().ec);
+    let seen = cluster.login("reader").password(token).run("SELECT 1")?;
+    ensure!(seen.ok(), "{seen:?}");
+    let query = "SELECT subject, facts->'claims'->>'sub' FROM oidc.audit_log WHERE event = 'login'";
+    until("the login is in the table", SOON, || Ok(!cluster.admin_in("latin", query)?.is_empty()))?;
+    let written = r"\u{65e5}\u{e9}";
+    assert_eq!(cluster.admin_in("latin", query)?, [[written, written]]);
     Ok(())
 }
