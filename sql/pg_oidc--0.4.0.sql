@@ -191,49 +191,6 @@ SELECT pg_catalog.pg_extension_config_dump('oidc.granted_membership', '');
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/claims.rs:23
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::claims::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:36
--- pg_oidc::api::claims::oidc::provider
-CREATE  FUNCTION oidc."provider"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'provider_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:50
--- pg_oidc::api::claims::oidc::claim
-CREATE  FUNCTION oidc."claim"(
-	"pointer" TEXT /* & str */
-) RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'claim_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:43
--- pg_oidc::api::claims::oidc::claims_text
-CREATE  FUNCTION oidc."claims_text"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'claims_text_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:29
--- pg_oidc::api::claims::oidc::identity
-CREATE  FUNCTION oidc."identity"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'identity_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
 -- src/api/sessions.rs:8
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::sessions::oidc */
 /* </end connected objects> */
@@ -271,560 +228,84 @@ AS 'MODULE_PATHNAME', 'end_identity_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/audit.rs:114
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::audit::oidc */
+-- src/api/claims.rs:23
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::claims::oidc */
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/audit.rs:120
--- pg_oidc::api::audit::oidc::audit_change
-CREATE FUNCTION oidc."audit_change"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'audit_change_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:43
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::triggers::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:52
--- pg_oidc::api::triggers::oidc::judge_provider
-CREATE  FUNCTION oidc."judge_provider"(
-	"row" TEXT /* & str */
-) RETURNS void
-STRICT
+-- src/api/claims.rs:43
+-- pg_oidc::api::claims::oidc::claims_text
+CREATE  FUNCTION oidc."claims_text"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'judge_provider_wrapper';
+AS 'MODULE_PATHNAME', 'claims_text_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/triggers.rs:58
--- pg_oidc::api::triggers::oidc::judge_rule
-CREATE  FUNCTION oidc."judge_rule"(
-	"row" TEXT /* & str */
-) RETURNS void
-STRICT
+-- src/api/claims.rs:50
+-- pg_oidc::api::claims::oidc::claim
+CREATE  FUNCTION oidc."claim"(
+	"pointer" TEXT /* & str */
+) RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'judge_rule_wrapper';
+AS 'MODULE_PATHNAME', 'claim_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/triggers.rs:111
--- pg_oidc::api::triggers::oidc::check_stored_rule
-CREATE FUNCTION oidc."check_stored_rule"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_stored_rule_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:147
--- pg_oidc::api::triggers::oidc::policy_changed
-CREATE FUNCTION oidc."policy_changed"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'policy_changed_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:133
--- pg_oidc::api::triggers::oidc::refuse_change
-CREATE FUNCTION oidc."refuse_change"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'refuse_change_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:64
--- pg_oidc::api::triggers::oidc::check_rights
-CREATE FUNCTION oidc."check_rights"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_rights_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:86
--- pg_oidc::api::triggers::oidc::check_rule
-CREATE FUNCTION oidc."check_rule"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_rule_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:27
--- requires:
---   tables
---   api::triggers::oidc::check_rights
---   api::triggers::oidc::check_rule
---   api::triggers::oidc::check_stored_rule
---   api::triggers::oidc::refuse_change
---   api::triggers::oidc::policy_changed
---   api::triggers::oidc::judge_provider
---   api::triggers::oidc::judge_rule
-
--- One row as JSON, with times in microseconds: what the compiler of rules reads, in triggers and in the worker. Bodies
--- that are parsed now need no search_path, and without one the worker's query takes them in (100,000 rules). The last
--- 30 years of timestamptz are beyond 64 bits of microseconds since 1970.
-CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
-    RETURN (to_jsonb($1) || jsonb_build_object(
-        'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,
-        'clock_skew_us', (extract(epoch FROM $1.clock_skew) * 1000000)::bigint,
-        'max_token_age_us', (extract(epoch FROM $1.max_token_age) * 1000000)::bigint))::text;
-COMMENT ON FUNCTION oidc.provider_row(oidc.provider) IS 'A provider as JSON, for the compiler';
-
-CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
-    RETURN (to_jsonb($1) || jsonb_build_object(
-        'role_oid', coalesce($1.role_oid::bigint, 0),
-        'valid_from', CASE
-            WHEN $1.valid_from IS NULL THEN NULL
-            WHEN $1.valid_from = '-infinity' THEN -9223372036854775808
-            ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
-        'valid_until', CASE
-            WHEN $1.valid_until IS NULL THEN NULL
-            WHEN $1.valid_until = '-infinity' THEN -9223372036854775808
-            ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
-COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
-
-CREATE FUNCTION oidc.check_provider() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        -- A null that must not be is refused by the column's NOT NULL, which names the column.
-        IF NEW.name IS NULL OR NEW.issuer IS NULL OR NEW.audiences IS NULL OR NEW.audience_claim IS NULL
-            OR NEW.algorithms IS NULL OR NEW.identity_claim IS NULL OR NEW.max_stale IS NULL
-            OR NEW.clock_skew IS NULL OR NEW.session_limit IS NULL OR NEW.auto_provision IS NULL
-            OR NEW.enabled IS NULL THEN
-            RETURN NEW;
-        END IF;
-        PERFORM oidc.judge_provider(oidc.provider_row(NEW));
-        RETURN NEW;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.check_provider() IS 'Trigger: refuses a provider that cannot be used, with the reason';
-
-ALTER FUNCTION oidc.check_rights() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.check_rule() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.check_stored_rule() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.refuse_change() SET search_path = pg_catalog, pg_temp;
--- Moves oidc.policy_state for whoever may write the table that fired it.
-ALTER FUNCTION oidc.policy_changed() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-
--- Triggers are ENABLE ALWAYS: they fire under session_replication_role = replica and for a logical apply worker too.
--- Those of one table fire in the order of their names: rights first. Somebody else's may fire after ours and change the
--- row once more, so the row as it is stored is checked again.
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_stored_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rule();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_stored_rule();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_stored_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.identity_role
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER refuse_change;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.granted_membership
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER refuse_change;
-
--- Whoever writes a key there lets tokens in that it signs.
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
--- Whoever moves the generation could keep changes from counting on a standby.
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.policy_state
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.policy_state
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
-COMMENT ON FUNCTION oidc.check_rule() IS 'Trigger: refuses a rule that cannot be compiled, with the reason, and keeps the role''s oid';
-COMMENT ON FUNCTION oidc.check_stored_rule() IS 'Trigger: checks a rule again, as it is stored';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:52
--- requires:
---   tables
---   triggers
---   api::sessions::oidc::session_rows
---   api::sessions::oidc::end_identity
-
--- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
-CREATE VIEW oidc.session AS
-    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
-COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
-COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
-COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
-COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
-COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
-COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
-COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
-COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
-COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
-COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
-COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
-COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
-
--- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
-CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        IF $4 <= clock_timestamp() THEN
-            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
-        END IF;
-        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
-            ON CONFLICT ON CONSTRAINT revocation_pkey
-            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
-                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
-        RETURN oidc.end_identity($1, $2, true);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
-
-CREATE FUNCTION oidc.reinstate(provider text, subject text)
-    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        revoked boolean;
-    BEGIN
-        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
-         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
-        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
-        -- That its sessions were once ended still counts for the tokens of before.
-        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
-         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
-        RETURN coalesce(revoked, false);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
-
-CREATE FUNCTION oidc.end_sessions(provider text, subject text)
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
-            VALUES ($1, $2, '-infinity', clock_timestamp())
-            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
-        RETURN oidc.end_identity($1, $2, false);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:41
--- requires:
---   triggers
---   api::audit::oidc::audit_change
-
--- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
--- registry worker soon after.
-COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
-COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
-COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
-COMMENT ON COLUMN oidc.audit_log.event IS '''login''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
-COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''done'' for a change';
-COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused, as in the server log';
-COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation; null for a login whose token names no issuer of the policy';
-COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
-COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
-COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
-COMMENT ON COLUMN oidc.audit_log.role IS 'The role of an accepted login, or of the rule';
-COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The rule that gave the role or denied the login; the id of the changed rule';
-COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session, or that the client asked for';
-COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
-COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
-COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
-COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
-COMMENT ON COLUMN oidc.audit_log.token_id IS 'The claim "jti" of a token whose signature was verified, if it has one';
-COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it';
-COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
-COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
-COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
-COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
-COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login: claims, those that the provider and its rules look at. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
-
-ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.audit_log
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.audit_log
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/explain.rs:111
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::explain::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/explain.rs:151
--- pg_oidc::api::explain::oidc::explain_claims_text
-CREATE  FUNCTION oidc."explain_claims_text"(
-	"provider" TEXT, /* & str */
-	"claims" TEXT, /* & str */
-	"login_user" TEXT, /* Option < & str > */
-	"database" TEXT, /* Option < & str > */
-	"client" inet, /* Option < Inet > */
-	"replication" bool /* bool */
-) RETURNS TABLE (
-	"step" INT,  /* i32 */
-	"name" TEXT,  /* String */
-	"passed" TEXT,  /* & '_ str */
-	"detail" TEXT  /* String */
-)
-VOLATILE
+-- src/api/claims.rs:36
+-- pg_oidc::api::claims::oidc::provider
+CREATE  FUNCTION oidc."provider"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'explain_claims_text_wrapper';
+AS 'MODULE_PATHNAME', 'provider_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/explain.rs:123
--- pg_oidc::api::explain::oidc::explain
-CREATE  FUNCTION oidc."explain"(
-	"token" TEXT, /* & str */
-	"login_user" TEXT DEFAULT NULL, /* Option < & str > */
-	"database" TEXT DEFAULT NULL, /* Option < & str > */
-	"client" inet DEFAULT NULL, /* Option < Inet > */
-	"replication" bool DEFAULT false /* bool */
-) RETURNS TABLE (
-	"step" INT,  /* i32 */
-	"name" TEXT,  /* String */
-	"passed" TEXT,  /* & '_ str */
-	"detail" TEXT  /* String */
-)
-VOLATILE
+-- src/api/claims.rs:29
+-- pg_oidc::api::claims::oidc::identity
+CREATE  FUNCTION oidc."identity"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'explain_wrapper';
+AS 'MODULE_PATHNAME', 'identity_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/explain.rs:174
--- pg_oidc::api::explain::oidc::explain_facts
-CREATE  FUNCTION oidc."explain_facts"(
-	"provider" TEXT, /* & str */
-	"claims" TEXT, /* & str */
-	"login_user" TEXT, /* & str */
-	"database" TEXT, /* & str */
-	"client" inet, /* Option < Inet > */
-	"replication" bool, /* bool */
-	"at" timestamp with time zone /* TimestampWithTimeZone */
-) RETURNS TABLE (
-	"step" INT,  /* i32 */
-	"name" TEXT,  /* String */
-	"passed" TEXT,  /* & '_ str */
-	"detail" TEXT  /* String */
-)
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
+-- src/api/stat.rs:41
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::stat::oidc */
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:90
--- requires:
---   tables
---   api::explain::oidc::explain
---   api::explain::oidc::explain_claims_text
---   api::explain::oidc::explain_facts
-
--- What claims would give, without a token.
-CREATE FUNCTION oidc.explain_claims(
-        provider text, claims jsonb, login_user text DEFAULT NULL, database text DEFAULT NULL,
-        client inet DEFAULT NULL, replication boolean DEFAULT false)
-    RETURNS TABLE (step integer, name text, passed text, detail text) VOLATILE
-    BEGIN ATOMIC
-        SELECT e.step, e.name, e.passed, e.detail
-          FROM oidc.explain_claims_text(provider, claims::text, login_user, database, client, replication) e;
-    END;
-COMMENT ON FUNCTION oidc.explain_claims(text, jsonb, text, text, inet, boolean) IS 'Each step of the decision that these claims of a provider would meet; missing iss, aud, exp, iat and sub are made up';
-COMMENT ON FUNCTION oidc.explain_claims_text(text, text, text, text, inet, boolean) IS 'The rows of oidc.explain_claims';
-COMMENT ON FUNCTION oidc.explain(text, text, text, inet, boolean) IS 'Each step of the decision about a token whose signature was cut off or that has expired; changes nothing';
-
--- What a login of the audit would meet today, at its time and from its place.
-CREATE FUNCTION oidc.explain_login(audit_id bigint)
-    RETURNS TABLE (step integer, name text, passed text, detail text)
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        login record;
-    BEGIN
-        SELECT a.* INTO login FROM oidc.audit_log a WHERE a.id = audit_id AND a.event = 'login';
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'there is no login with the number % in oidc.audit_log', audit_id
-                USING ERRCODE = 'no_data_found';
-        ELSIF login.facts->'claims' IS NOT NULL THEN
-            RETURN QUERY SELECT e.step, e.name, e.passed, e.detail
-              FROM oidc.explain_facts(login.provider, (login.facts->'claims')::text, login.requested_user,
-                       login.database, login.client_address,
-                       coalesce((login.facts->'replication')::boolean, false), login."time") e;
-        ELSE
-            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'refused' THEN 'no' ELSE 'yes' END,
-                format('It was %s. No claims were kept: the token was not verified, or they were too long.',
-                       CASE login.outcome WHEN 'refused' THEN 'refused: ' || login.reason ELSE 'accepted' END);
-        END IF;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
-COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/keys.rs:23
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::keys::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/keys.rs:43
--- pg_oidc::api::keys::oidc::key_rows
-CREATE  FUNCTION oidc."key_rows"() RETURNS TABLE (
-	"provider" TEXT,  /* String */
-	"kid" TEXT,  /* Option < String > */
-	"kty" TEXT,  /* Option < String > */
-	"alg" TEXT,  /* Option < String > */
-	"usable" bool,  /* Option < bool > */
-	"problem" TEXT,  /* Option < String > */
-	"origin" TEXT,  /* String */
-	"fetched_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"next_fetch_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"last_error" TEXT  /* Option < String > */
+-- src/api/stat.rs:47
+-- pg_oidc::api::stat::oidc::stat_rows
+CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
+	"metric" TEXT,  /* & '_ str */
+	"provider" TEXT,  /* Option < String > */
+	"outcome" TEXT,  /* Option < & '_ str > */
+	"reason" TEXT,  /* Option < & '_ str > */
+	"value" bigint  /* i64 */
 )
 STRICT VOLATILE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'key_rows_wrapper';
+AS 'MODULE_PATHNAME', 'stat_rows_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/keys.rs:90
--- pg_oidc::api::keys::oidc::refresh_keys
-CREATE  FUNCTION oidc."refresh_keys"(
-	"provider" TEXT DEFAULT NULL /* Option < & str > */
-) RETURNS void
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'refresh_keys_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:46
+-- src/lib.rs:51
 -- requires:
 --   tables
---   api::keys::oidc::key_rows
---   api::keys::oidc::refresh_keys
+--   api::stat::oidc::stat_rows
 
--- Every key, usable or not. Whoever is to read it needs EXECUTE on oidc.key_rows() too.
-CREATE VIEW oidc.key AS
-    SELECT provider, kid, kty, alg, usable, problem, origin, fetched_at,
-           pg_catalog.now() OPERATOR(pg_catalog.-) fetched_at AS age, next_fetch_at, last_error
-      FROM oidc.key_rows();
-COMMENT ON VIEW oidc.key IS 'Keys of each provider: whether they are used and if not why, where they come from, how old they are';
-COMMENT ON COLUMN oidc.key.provider IS 'Name of the provider';
-COMMENT ON COLUMN oidc.key.kid IS 'The key''s identifier in its set';
-COMMENT ON COLUMN oidc.key.kty IS 'Kind of key: RSA, EC, OKP, oct';
-COMMENT ON COLUMN oidc.key.alg IS 'The one algorithm that the key declares';
-COMMENT ON COLUMN oidc.key.usable IS 'Whether tokens are verified with it; null where the provider has no key at all';
-COMMENT ON COLUMN oidc.key.problem IS 'Why it is not usable';
-COMMENT ON COLUMN oidc.key.origin IS 'The URL it was fetched from; ''jwks'' for static keys, ''cache'' for keys kept across a restart';
-COMMENT ON COLUMN oidc.key.fetched_at IS 'When the set was last fetched; null for static keys';
-COMMENT ON COLUMN oidc.key.age IS 'How long ago that was';
-COMMENT ON COLUMN oidc.key.next_fetch_at IS 'When it is fetched next; null for static keys and while it is being fetched';
-COMMENT ON COLUMN oidc.key.last_error IS 'Why the last attempt to fetch failed; null if it did not';
-COMMENT ON FUNCTION oidc.key_rows() IS 'The rows of oidc.key';
-COMMENT ON FUNCTION oidc.refresh_keys(text) IS 'Asks for the keys of a provider, or of all, to be fetched now; returns at once';
+-- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
+CREATE VIEW oidc.stat AS
+    SELECT metric, provider, outcome, reason, value FROM oidc.stat_rows();
+COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provider, outcome and reason, waits, the audit queue, the shared memory';
+COMMENT ON COLUMN oidc.stat.metric IS '''logins'', or another figure, which has neither provider nor outcome nor reason';
+COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider, its first 128 bytes; null where the token named no issuer of the policy';
+COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused''';
+COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal; null where the login was accepted';
+COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
+COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1199,46 +680,85 @@ COMMENT ON FUNCTION oidc.apply_policy(jsonb, boolean) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/stat.rs:41
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::stat::oidc */
+-- src/api/keys.rs:23
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::keys::oidc */
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/stat.rs:47
--- pg_oidc::api::stat::oidc::stat_rows
-CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
-	"metric" TEXT,  /* & '_ str */
-	"provider" TEXT,  /* Option < String > */
-	"outcome" TEXT,  /* Option < & '_ str > */
-	"reason" TEXT,  /* Option < & '_ str > */
-	"value" bigint  /* i64 */
+-- src/api/keys.rs:90
+-- pg_oidc::api::keys::oidc::refresh_keys
+CREATE  FUNCTION oidc."refresh_keys"(
+	"provider" TEXT DEFAULT NULL /* Option < & str > */
+) RETURNS void
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'refresh_keys_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/keys.rs:43
+-- pg_oidc::api::keys::oidc::key_rows
+CREATE  FUNCTION oidc."key_rows"() RETURNS TABLE (
+	"provider" TEXT,  /* String */
+	"kid" TEXT,  /* Option < String > */
+	"kty" TEXT,  /* Option < String > */
+	"alg" TEXT,  /* Option < String > */
+	"usable" bool,  /* Option < bool > */
+	"problem" TEXT,  /* Option < String > */
+	"origin" TEXT,  /* String */
+	"fetched_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
+	"next_fetch_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
+	"last_error" TEXT  /* Option < String > */
 )
 STRICT VOLATILE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'stat_rows_wrapper';
+AS 'MODULE_PATHNAME', 'key_rows_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:51
+-- src/lib.rs:46
 -- requires:
 --   tables
---   api::stat::oidc::stat_rows
+--   api::keys::oidc::key_rows
+--   api::keys::oidc::refresh_keys
 
--- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
-CREATE VIEW oidc.stat AS
-    SELECT metric, provider, outcome, reason, value FROM oidc.stat_rows();
-COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provider, outcome and reason, waits, the audit queue, the shared memory';
-COMMENT ON COLUMN oidc.stat.metric IS '''logins'', or another figure, which has neither provider nor outcome nor reason';
-COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider, its first 128 bytes; null where the token named no issuer of the policy';
-COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused''';
-COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal; null where the login was accepted';
-COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
-COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
+-- Every key, usable or not. Whoever is to read it needs EXECUTE on oidc.key_rows() too.
+CREATE VIEW oidc.key AS
+    SELECT provider, kid, kty, alg, usable, problem, origin, fetched_at,
+           pg_catalog.now() OPERATOR(pg_catalog.-) fetched_at AS age, next_fetch_at, last_error
+      FROM oidc.key_rows();
+COMMENT ON VIEW oidc.key IS 'Keys of each provider: whether they are used and if not why, where they come from, how old they are';
+COMMENT ON COLUMN oidc.key.provider IS 'Name of the provider';
+COMMENT ON COLUMN oidc.key.kid IS 'The key''s identifier in its set';
+COMMENT ON COLUMN oidc.key.kty IS 'Kind of key: RSA, EC, OKP, oct';
+COMMENT ON COLUMN oidc.key.alg IS 'The one algorithm that the key declares';
+COMMENT ON COLUMN oidc.key.usable IS 'Whether tokens are verified with it; null where the provider has no key at all';
+COMMENT ON COLUMN oidc.key.problem IS 'Why it is not usable';
+COMMENT ON COLUMN oidc.key.origin IS 'The URL it was fetched from; ''jwks'' for static keys, ''cache'' for keys kept across a restart';
+COMMENT ON COLUMN oidc.key.fetched_at IS 'When the set was last fetched; null for static keys';
+COMMENT ON COLUMN oidc.key.age IS 'How long ago that was';
+COMMENT ON COLUMN oidc.key.next_fetch_at IS 'When it is fetched next; null for static keys and while it is being fetched';
+COMMENT ON COLUMN oidc.key.last_error IS 'Why the last attempt to fetch failed; null if it did not';
+COMMENT ON FUNCTION oidc.key_rows() IS 'The rows of oidc.key';
+COMMENT ON FUNCTION oidc.refresh_keys(text) IS 'Asks for the keys of a provider, or of all, to be fetched now; returns at once';
 /* </end connected objects> */
 
 /* <begin connected objects> */
 -- src/api/doctor.rs:19
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::doctor::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:115
+-- pg_oidc::api::doctor::oidc::policy_limits
+CREATE  FUNCTION oidc."policy_limits"() RETURNS TABLE (
+	"providers" bigint,  /* i64 */
+	"rules" bigint,  /* i64 */
+	"pattern_rules" bigint  /* i64 */
+)
+IMMUTABLE STRICT
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'policy_limits_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1257,6 +777,19 @@ AS 'MODULE_PATHNAME', 'hba_facts_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- src/api/doctor.rs:134
+-- pg_oidc::api::doctor::oidc::role_problem
+CREATE  FUNCTION oidc."role_problem"(
+	"role" TEXT, /* & str */
+	"role_oid" oid, /* Option < pg_sys :: Oid > */
+	"allow_privileged" bool /* bool */
+) RETURNS TEXT /* Option < String > */
+STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'role_problem_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- src/api/doctor.rs:128
 -- pg_oidc::api::doctor::oidc::rule_problem
 CREATE  FUNCTION oidc."rule_problem"(
@@ -1265,59 +798,6 @@ CREATE  FUNCTION oidc."rule_problem"(
 STRICT STABLE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'rule_problem_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:31
--- pg_oidc::api::doctor::oidc::library_version
-CREATE  FUNCTION oidc."library_version"() RETURNS TEXT /* & '_ str */
-STRICT STABLE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'library_version_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:66
--- pg_oidc::api::doctor::oidc::board_facts
-CREATE  FUNCTION oidc."board_facts"() RETURNS TABLE (
-	"state" TEXT,  /* String */
-	"behind" bool,  /* bool */
-	"providers" bigint,  /* Option < i64 > */
-	"rules" bigint,  /* Option < i64 > */
-	"policy_bytes" bigint,  /* i64 */
-	"policy_capacity" bigint,  /* i64 */
-	"keyring_bytes" bigint,  /* i64 */
-	"keyring_capacity" bigint,  /* i64 */
-	"registry_hired" bool,  /* bool */
-	"keyring_hired" bool  /* bool */
-)
-STRICT VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'board_facts_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:115
--- pg_oidc::api::doctor::oidc::policy_limits
-CREATE  FUNCTION oidc."policy_limits"() RETURNS TABLE (
-	"providers" bigint,  /* i64 */
-	"rules" bigint,  /* i64 */
-	"pattern_rules" bigint  /* i64 */
-)
-IMMUTABLE STRICT
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'policy_limits_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:122
--- pg_oidc::api::doctor::oidc::provider_problem
-CREATE  FUNCTION oidc."provider_problem"(
-	"row" TEXT /* & str */
-) RETURNS TEXT /* Option < String > */
-STRICT STABLE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'provider_problem_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1385,215 +865,32 @@ COMMENT ON FUNCTION oidc.is_preloaded() IS 'Whether the library is preloaded: on
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/lib.rs:73
--- requires:
---   doctor
---   triggers
---   keys
---   api::doctor::oidc::policy_limits
---   api::doctor::oidc::provider_problem
+-- src/api/doctor.rs:31
+-- pg_oidc::api::doctor::oidc::library_version
+CREATE  FUNCTION oidc."library_version"() RETURNS TEXT /* & '_ str */
+STRICT STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'library_version_wrapper';
+/* </end connected objects> */
 
--- The checks of the policy's tables, of the providers and of their keys.
-
-CREATE FUNCTION oidc.doctor_tables()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH extension AS MATERIALIZED (
-            SELECT oid, extowner FROM pg_extension WHERE extname = 'pg_oidc'
-        ),
-        members AS MATERIALIZED (
-            SELECT classid, objid FROM pg_depend d, extension e
-             WHERE refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e'
-        ),
-        relations AS MATERIALIZED (
-            SELECT c.oid, c.oid::regclass::text AS table_name, c.relkind, c.relowner, c.relacl
-              FROM members m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
-             WHERE c.relkind IN ('r', 'S', 'v')
-        ),
-        triggers AS MATERIALIZED (
-            SELECT r.table_name, t.tgname, t.tgfoid, t.tgenabled,
-                   EXISTS (SELECT FROM members m WHERE m.classid = 'pg_proc'::regclass AND m.objid = t.tgfoid) AS ours
-              FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
-        ),
-        rights AS MATERIALIZED (
-            SELECT 'pg_class'::regclass AS classid, oid AS objid, 0 AS objsubid, table_name AS object, relacl AS acl
-              FROM relations
-            UNION ALL
-            SELECT 'pg_class'::regclass, oid, attnum, format('column "%s" of %s', attname, table_name), attacl
-              FROM relations JOIN pg_attribute ON attrelid = oid AND attnum > 0
-            UNION ALL
-            SELECT 'pg_proc'::regclass, p.oid, 0, p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
-              FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
-            UNION ALL
-            SELECT 'pg_namespace'::regclass, oid, 0, 'schema oidc', nspacl FROM pg_namespace WHERE nspname = 'oidc'
-        ),
-        needed AS MATERIALIZED (
-            SELECT table_name, trigger_name
-              FROM (VALUES
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
-                 '{check_rights,check_rights_to_truncate}'::text[]),
-                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{policy_changed,policy_truncated}'),
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{audit,audit_truncate}'),
-                ('{oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
-              ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
-        )
-        SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('Table %s has no trigger "%s" of the extension.', table_name, trigger_name) AS sentence
-                       FROM needed n
-                      WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.ours AND t.table_name = n.table_name
-                                                                 AND t.tgname = n.trigger_name)
-                     UNION ALL
-                     SELECT format('Trigger "%s" of table %s is not enabled ALWAYS.', tgname, table_name)
-                       FROM triggers WHERE ours AND tgenabled <> 'A'
-                     UNION ALL
-                     SELECT format('Trigger "%s" of table %s is not of the extension.', tgname, table_name)
-                       FROM triggers WHERE NOT ours) found),
-            'Run ALTER TABLE … ENABLE ALWAYS TRIGGER for one that is disabled; drop one that is not of the extension. One '
-                || 'that is missing comes back only with DROP and CREATE EXTENSION, so dump the policy first.',
-            'All triggers are in place.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('table_owners', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('%s belongs to role "%s", not to the owner of the extension, "%s".', table_name,
-                                   pg_get_userbyid(relowner), pg_get_userbyid(extowner)) AS sentence
-                       FROM relations, extension WHERE relowner <> extowner
-                     UNION ALL
-                     SELECT format('%s has the child table %s, whose rows count as rules of the policy.', table_name,
-                                   inhrelid::regclass)
-                       FROM relations JOIN pg_inherits ON inhparent = oid
-                     UNION ALL
-                     SELECT format('%s has the rewrite rule "%s".', table_name, w.rulename)
-                       FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND r.relkind = 'r') found),
-            'Give the table back with ALTER TABLE … OWNER TO; drop what is not of the extension.',
-            (SELECT format('All tables belong to role "%s", and nothing is attached to them.', pg_get_userbyid(extowner))
-               FROM extension)) r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('public_rights', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, object) AS sentence
-                       FROM rights r, aclexplode(r.acl) a
-                      WHERE a.grantee = 0
-                        -- What the extension's script itself granted.
-                        AND NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
-                                         WHERE i.classoid = r.classid AND i.objoid = r.objid AND i.objsubid = r.objsubid
-                                           AND b.grantee = 0 AND b.privilege_type = a.privilege_type)) found),
-            'Take it back with REVOKE … FROM PUBLIC.',
-            'PUBLIC may ask who it is, and nothing else.') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_tables() IS 'Checks of oidc.doctor(): triggers, owners and rights of the policy''s tables';
-
-CREATE FUNCTION oidc.doctor_providers()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH sizes AS MATERIALIZED (
-            SELECT l.*,
-                   (SELECT count(*) FROM oidc.provider) AS providers_now,
-                   (SELECT count(*) FROM oidc.role_mapping WHERE enabled) AS rules_now,
-                   (SELECT count(*) FROM oidc.role_mapping
-                     WHERE enabled AND match::text ~ '"(regex|glob)":'
-                       AND (match @? '$.*.**.regex' OR match @? '$.*.**.glob')) AS pattern_rules_now
-              FROM oidc.policy_limits() l
-        ),
-        counted AS MATERIALIZED (
-            SELECT check_name, what, now_there, most
-              FROM sizes, LATERAL (VALUES
-                ('provider_count', 'providers', providers_now, providers),
-                ('rule_count', 'enabled rules', rules_now, rules),
-                ('pattern_rules', 'enabled rules with a regex or glob', pattern_rules_now, pattern_rules)
-              ) v (check_name, what, now_there, most)
-        )
-        SELECT r.* FROM counted, oidc.check_result(check_name, CASE WHEN now_there > most THEN 'fail' ELSE 'warn' END,
-            CASE WHEN now_there > most THEN ARRAY[format(
-                'There are %s %s, and at most %s are possible: every token is refused.', now_there, what, most)]
-            WHEN now_there * 5 >= most * 4 THEN ARRAY[format(
-                'There are %s %s, and at most %s are possible.', now_there, what, most)] END,
-            'Remove or disable some; one rule with "any" can say what several do.',
-            format('There are %s %s; up to %s are possible.', now_there, what, most)) r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('provider_rows', 'fail',
-            (SELECT array_agg(format('Provider "%s" does not compile, its tokens are refused: %s', p.name, problem) ORDER BY p.name)
-               FROM oidc.provider p, LATERAL oidc.provider_problem(oidc.provider_row(p)) problem
-              WHERE p.enabled AND problem IS NOT NULL),
-            'Mend the row with UPDATE.',
-            'All providers compile.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('provider_use', 'warn',
-            (SELECT array_agg(CASE WHEN p.enabled THEN format('Provider "%s" has no enabled rule that allows: its tokens are all refused.', p.name)
-                                   ELSE format('Provider "%s" is disabled: its %s enabled rules do nothing.', p.name, m.rules) END
-                              ORDER BY p.name)
-               FROM oidc.provider p LEFT JOIN (SELECT provider, count(*) AS rules, bool_or(effect = 'allow') AS allows
-                                                 FROM oidc.role_mapping WHERE enabled GROUP BY provider) m ON m.provider = p.name
-              WHERE p.enabled AND m.allows IS NOT TRUE OR NOT p.enabled AND m.rules > 0),
-            'Write a rule for it, enable it, or remove it.',
-            'Every enabled provider has rules, and no disabled one has.') r
-        UNION ALL
-        -- n113
-        SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
-            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else.',
-                                     p.name, p.identity_claim) ORDER BY p.name)
-               FROM oidc.provider p
-              WHERE p.enabled
-                AND ltrim(p.identity_claim, '/') IN ('name', 'given_name', 'family_name', 'middle_name', 'nickname',
-                    'preferred_username', 'profile', 'website', 'email', 'upn', 'unique_name', 'phone_number', 'username')),
-            'Use "sub", or another claim that the provider never gives to anybody else, such as "oid" of Entra ID.',
-            'Identities come from claims that stay.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('plain_http', 'warn',
-            (SELECT array_agg(format('The keys of provider "%s" are fetched without TLS from %s.', p.name, place) ORDER BY p.name)
-               FROM oidc.provider p, LATERAL coalesce(p.jwks_uri, p.issuer) place
-              WHERE p.enabled AND p.jwks IS NULL AND place ILIKE 'http://%'),
-            'Use an https URL; http is for tests.',
-            'All keys are fetched over https, or stand in the column "jwks".') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_providers() IS 'Checks of oidc.doctor(): numbers against limits, and the providers';
-
-CREATE FUNCTION oidc.doctor_keys()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH keys AS MATERIALIZED (
-            SELECT p.name, p.max_stale, k.usable, k.last_error, k.next_fetch_at, k.fetched_at,
-                   k.fetched_at + p.max_stale AS serve_until
-              FROM oidc.provider p LEFT JOIN (
-                    SELECT provider, count(*) FILTER (WHERE usable) AS usable, min(last_error) AS last_error,
-                           min(next_fetch_at) AS next_fetch_at, max(fetched_at) AS fetched_at
-                      FROM oidc.key_rows() WHERE oidc.is_preloaded() GROUP BY provider) k ON k.provider = p.name
-             WHERE p.enabled
-        )
-        SELECT r.* FROM oidc.check_result('provider_keys', 'fail',
-            (SELECT array_agg(CASE
-                WHEN usable > 0 THEN format('The keys of provider "%s" were last fetched at %s, longer ago than its max_stale.', k.name, fetched_at::timestamptz(0))
-                WHEN last_error IS NOT NULL THEN format('Provider "%s" has no usable key: %s', k.name, last_error)
-                WHEN usable = 0 THEN format('Provider "%s" has no usable key.', k.name)
-                ELSE format('The keys of provider "%s" have not been fetched yet.', k.name) END ORDER BY k.name)
-               FROM keys k WHERE usable IS NULL OR usable = 0 OR serve_until <= now()),
-            'See the view oidc.key; after a remedy run SELECT oidc.refresh_keys().',
-            'Every enabled provider has a usable key.') r
-         WHERE oidc.is_preloaded()
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('key_fetches', 'warn',
-            (SELECT array_agg(CASE
-                WHEN last_error IS NOT NULL THEN format('The last fetch for provider "%s" failed; its keys serve until %s: %s',
-                                                        k.name, serve_until::timestamptz(0), last_error)
-                WHEN next_fetch_at >= serve_until THEN format('The keys of provider "%s" serve until %s only, before the next fetch at %s.',
-                                                              k.name, serve_until::timestamptz(0), next_fetch_at::timestamptz(0))
-                ELSE format('More than half of max_stale of provider "%s" is over, and no fetch is due; its keys serve until %s.',
-                            k.name, serve_until::timestamptz(0)) END ORDER BY k.name)
-               FROM keys k
-              WHERE usable > 0 AND serve_until > now()
-                AND (last_error IS NOT NULL OR next_fetch_at >= serve_until
-                     OR now() - fetched_at > max_stale / 2 AND next_fetch_at IS NULL)),
-            'See that this server reaches the issuer, or raise max_stale.',
-            'No fetch has failed, and all keys are fetched again in time.') r
-         WHERE oidc.is_preloaded()
-    $$;
-COMMENT ON FUNCTION oidc.doctor_keys() IS 'Checks of oidc.doctor(): the keys of the providers';
-COMMENT ON FUNCTION oidc.policy_limits() IS 'How many providers, rules and rules with a regex or glob there may be';
-COMMENT ON FUNCTION oidc.provider_problem(text) IS 'Why a provider does not compile; null if it does';
+/* <begin connected objects> */
+-- src/api/doctor.rs:66
+-- pg_oidc::api::doctor::oidc::board_facts
+CREATE  FUNCTION oidc."board_facts"() RETURNS TABLE (
+	"state" TEXT,  /* String */
+	"behind" bool,  /* bool */
+	"providers" bigint,  /* Option < i64 > */
+	"rules" bigint,  /* Option < i64 > */
+	"policy_bytes" bigint,  /* i64 */
+	"policy_capacity" bigint,  /* i64 */
+	"keyring_bytes" bigint,  /* i64 */
+	"keyring_capacity" bigint,  /* i64 */
+	"registry_hired" bool,  /* bool */
+	"keyring_hired" bool  /* bool */
+)
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'board_facts_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1852,6 +1149,17 @@ COMMENT ON FUNCTION oidc.hba_facts() IS 'The guarded HBA file, and the trust lin
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- src/api/doctor.rs:122
+-- pg_oidc::api::doctor::oidc::provider_problem
+CREATE  FUNCTION oidc."provider_problem"(
+	"row" TEXT /* & str */
+) RETURNS TEXT /* Option < String > */
+STRICT STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'provider_problem_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- src/api/doctor.rs:141
 -- pg_oidc::api::doctor::oidc::role_privilege
 CREATE  FUNCTION oidc."role_privilege"(
@@ -1863,16 +1171,229 @@ AS 'MODULE_PATHNAME', 'role_privilege_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/doctor.rs:134
--- pg_oidc::api::doctor::oidc::role_problem
-CREATE  FUNCTION oidc."role_problem"(
-	"role" TEXT, /* & str */
-	"role_oid" oid, /* Option < pg_sys :: Oid > */
-	"allow_privileged" bool /* bool */
-) RETURNS TEXT /* Option < String > */
-STABLE
+-- src/api/triggers.rs:43
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::triggers::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:58
+-- pg_oidc::api::triggers::oidc::judge_rule
+CREATE  FUNCTION oidc."judge_rule"(
+	"row" TEXT /* & str */
+) RETURNS void
+STRICT
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'role_problem_wrapper';
+AS 'MODULE_PATHNAME', 'judge_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:52
+-- pg_oidc::api::triggers::oidc::judge_provider
+CREATE  FUNCTION oidc."judge_provider"(
+	"row" TEXT /* & str */
+) RETURNS void
+STRICT
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'judge_provider_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:111
+-- pg_oidc::api::triggers::oidc::check_stored_rule
+CREATE FUNCTION oidc."check_stored_rule"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_stored_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:133
+-- pg_oidc::api::triggers::oidc::refuse_change
+CREATE FUNCTION oidc."refuse_change"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'refuse_change_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:64
+-- pg_oidc::api::triggers::oidc::check_rights
+CREATE FUNCTION oidc."check_rights"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_rights_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:147
+-- pg_oidc::api::triggers::oidc::policy_changed
+CREATE FUNCTION oidc."policy_changed"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'policy_changed_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:86
+-- pg_oidc::api::triggers::oidc::check_rule
+CREATE FUNCTION oidc."check_rule"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:27
+-- requires:
+--   tables
+--   api::triggers::oidc::check_rights
+--   api::triggers::oidc::check_rule
+--   api::triggers::oidc::check_stored_rule
+--   api::triggers::oidc::refuse_change
+--   api::triggers::oidc::policy_changed
+--   api::triggers::oidc::judge_provider
+--   api::triggers::oidc::judge_rule
+
+-- One row as JSON, with times in microseconds: what the compiler of rules reads, in triggers and in the worker. Bodies
+-- that are parsed now need no search_path, and without one the worker's query takes them in (100,000 rules). The last
+-- 30 years of timestamptz are beyond 64 bits of microseconds since 1970.
+CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
+    RETURN (to_jsonb($1) || jsonb_build_object(
+        'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,
+        'clock_skew_us', (extract(epoch FROM $1.clock_skew) * 1000000)::bigint,
+        'max_token_age_us', (extract(epoch FROM $1.max_token_age) * 1000000)::bigint))::text;
+COMMENT ON FUNCTION oidc.provider_row(oidc.provider) IS 'A provider as JSON, for the compiler';
+
+CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
+    RETURN (to_jsonb($1) || jsonb_build_object(
+        'role_oid', coalesce($1.role_oid::bigint, 0),
+        'valid_from', CASE
+            WHEN $1.valid_from IS NULL THEN NULL
+            WHEN $1.valid_from = '-infinity' THEN -9223372036854775808
+            ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
+        'valid_until', CASE
+            WHEN $1.valid_until IS NULL THEN NULL
+            WHEN $1.valid_until = '-infinity' THEN -9223372036854775808
+            ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
+COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
+
+CREATE FUNCTION oidc.check_provider() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        -- A null that must not be is refused by the column's NOT NULL, which names the column.
+        IF NEW.name IS NULL OR NEW.issuer IS NULL OR NEW.audiences IS NULL OR NEW.audience_claim IS NULL
+            OR NEW.algorithms IS NULL OR NEW.identity_claim IS NULL OR NEW.max_stale IS NULL
+            OR NEW.clock_skew IS NULL OR NEW.session_limit IS NULL OR NEW.auto_provision IS NULL
+            OR NEW.enabled IS NULL THEN
+            RETURN NEW;
+        END IF;
+        PERFORM oidc.judge_provider(oidc.provider_row(NEW));
+        RETURN NEW;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.check_provider() IS 'Trigger: refuses a provider that cannot be used, with the reason';
+
+ALTER FUNCTION oidc.check_rights() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION oidc.check_rule() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION oidc.check_stored_rule() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION oidc.refuse_change() SET search_path = pg_catalog, pg_temp;
+-- Moves oidc.policy_state for whoever may write the table that fired it.
+ALTER FUNCTION oidc.policy_changed() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+-- Triggers are ENABLE ALWAYS: they fire under session_replication_role = replica and for a logical apply worker too.
+-- Those of one table fire in the order of their names: rights first. Somebody else's may fire after ours and change the
+-- row once more, so the row as it is stored is checked again.
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_stored_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rule();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_stored_rule();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_stored_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.identity_role
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER refuse_change;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.granted_membership
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER refuse_change;
+
+-- Whoever writes a key there lets tokens in that it signs.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+-- Whoever moves the generation could keep changes from counting on a standby.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.policy_state
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.policy_state
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+COMMENT ON FUNCTION oidc.check_rule() IS 'Trigger: refuses a rule that cannot be compiled, with the reason, and keeps the role''s oid';
+COMMENT ON FUNCTION oidc.check_stored_rule() IS 'Trigger: checks a rule again, as it is stored';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -2029,6 +1550,485 @@ COMMENT ON FUNCTION oidc.doctor_rule_matches() IS 'Checks of oidc.doctor(): what
 COMMENT ON FUNCTION oidc.rule_problem(text) IS 'Why a rule does not compile; null if it does';
 COMMENT ON FUNCTION oidc.role_problem(text, oid, boolean) IS 'Why a token does not open a session in a role; null if it does';
 COMMENT ON FUNCTION oidc.role_privilege(text) IS 'Why a role is privileged; null if it is not';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:52
+-- requires:
+--   tables
+--   triggers
+--   api::sessions::oidc::session_rows
+--   api::sessions::oidc::end_identity
+
+-- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
+CREATE VIEW oidc.session AS
+    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
+COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
+COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
+COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
+COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
+COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
+COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
+COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
+COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
+COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
+COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
+COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
+COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
+
+-- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
+CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF $4 <= clock_timestamp() THEN
+            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
+        END IF;
+        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
+            ON CONFLICT ON CONSTRAINT revocation_pkey
+            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
+                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
+        RETURN oidc.end_identity($1, $2, true);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
+
+CREATE FUNCTION oidc.reinstate(provider text, subject text)
+    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        revoked boolean;
+    BEGIN
+        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
+         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
+        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
+        -- That its sessions were once ended still counts for the tokens of before.
+        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
+         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
+        RETURN coalesce(revoked, false);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
+
+CREATE FUNCTION oidc.end_sessions(provider text, subject text)
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
+            VALUES ($1, $2, '-infinity', clock_timestamp())
+            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
+        RETURN oidc.end_identity($1, $2, false);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:73
+-- requires:
+--   doctor
+--   triggers
+--   keys
+--   api::doctor::oidc::policy_limits
+--   api::doctor::oidc::provider_problem
+
+-- The checks of the policy's tables, of the providers and of their keys.
+
+CREATE FUNCTION oidc.doctor_tables()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH extension AS MATERIALIZED (
+            SELECT oid, extowner FROM pg_extension WHERE extname = 'pg_oidc'
+        ),
+        members AS MATERIALIZED (
+            SELECT classid, objid FROM pg_depend d, extension e
+             WHERE refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e'
+        ),
+        relations AS MATERIALIZED (
+            SELECT c.oid, c.oid::regclass::text AS table_name, c.relkind, c.relowner, c.relacl
+              FROM members m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+             WHERE c.relkind IN ('r', 'S', 'v')
+        ),
+        triggers AS MATERIALIZED (
+            SELECT r.table_name, t.tgname, t.tgfoid, t.tgenabled,
+                   EXISTS (SELECT FROM members m WHERE m.classid = 'pg_proc'::regclass AND m.objid = t.tgfoid) AS ours
+              FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+        ),
+        rights AS MATERIALIZED (
+            SELECT 'pg_class'::regclass AS classid, oid AS objid, 0 AS objsubid, table_name AS object, relacl AS acl
+              FROM relations
+            UNION ALL
+            SELECT 'pg_class'::regclass, oid, attnum, format('column "%s" of %s', attname, table_name), attacl
+              FROM relations JOIN pg_attribute ON attrelid = oid AND attnum > 0
+            UNION ALL
+            SELECT 'pg_proc'::regclass, p.oid, 0, p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
+              FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
+            UNION ALL
+            SELECT 'pg_namespace'::regclass, oid, 0, 'schema oidc', nspacl FROM pg_namespace WHERE nspname = 'oidc'
+        ),
+        needed AS MATERIALIZED (
+            SELECT table_name, trigger_name
+              FROM (VALUES
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
+                 '{check_rights,check_rights_to_truncate}'::text[]),
+                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{policy_changed,policy_truncated}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{audit,audit_truncate}'),
+                ('{oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
+              ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
+        )
+        SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('Table %s has no trigger "%s" of the extension.', table_name, trigger_name) AS sentence
+                       FROM needed n
+                      WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.ours AND t.table_name = n.table_name
+                                                                 AND t.tgname = n.trigger_name)
+                     UNION ALL
+                     SELECT format('Trigger "%s" of table %s is not enabled ALWAYS.', tgname, table_name)
+                       FROM triggers WHERE ours AND tgenabled <> 'A'
+                     UNION ALL
+                     SELECT format('Trigger "%s" of table %s is not of the extension.', tgname, table_name)
+                       FROM triggers WHERE NOT ours) found),
+            'Run ALTER TABLE … ENABLE ALWAYS TRIGGER for one that is disabled; drop one that is not of the extension. One '
+                || 'that is missing comes back only with DROP and CREATE EXTENSION, so dump the policy first.',
+            'All triggers are in place.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('table_owners', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('%s belongs to role "%s", not to the owner of the extension, "%s".', table_name,
+                                   pg_get_userbyid(relowner), pg_get_userbyid(extowner)) AS sentence
+                       FROM relations, extension WHERE relowner <> extowner
+                     UNION ALL
+                     SELECT format('%s has the child table %s, whose rows count as rules of the policy.', table_name,
+                                   inhrelid::regclass)
+                       FROM relations JOIN pg_inherits ON inhparent = oid
+                     UNION ALL
+                     SELECT format('%s has the rewrite rule "%s".', table_name, w.rulename)
+                       FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND r.relkind = 'r') found),
+            'Give the table back with ALTER TABLE … OWNER TO; drop what is not of the extension.',
+            (SELECT format('All tables belong to role "%s", and nothing is attached to them.', pg_get_userbyid(extowner))
+               FROM extension)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('public_rights', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, object) AS sentence
+                       FROM rights r, aclexplode(r.acl) a
+                      WHERE a.grantee = 0
+                        -- What the extension's script itself granted.
+                        AND NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
+                                         WHERE i.classoid = r.classid AND i.objoid = r.objid AND i.objsubid = r.objsubid
+                                           AND b.grantee = 0 AND b.privilege_type = a.privilege_type)) found),
+            'Take it back with REVOKE … FROM PUBLIC.',
+            'PUBLIC may ask who it is, and nothing else.') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_tables() IS 'Checks of oidc.doctor(): triggers, owners and rights of the policy''s tables';
+
+CREATE FUNCTION oidc.doctor_providers()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH sizes AS MATERIALIZED (
+            SELECT l.*,
+                   (SELECT count(*) FROM oidc.provider) AS providers_now,
+                   (SELECT count(*) FROM oidc.role_mapping WHERE enabled) AS rules_now,
+                   (SELECT count(*) FROM oidc.role_mapping
+                     WHERE enabled AND match::text ~ '"(regex|glob)":'
+                       AND (match @? '$.*.**.regex' OR match @? '$.*.**.glob')) AS pattern_rules_now
+              FROM oidc.policy_limits() l
+        ),
+        counted AS MATERIALIZED (
+            SELECT check_name, what, now_there, most
+              FROM sizes, LATERAL (VALUES
+                ('provider_count', 'providers', providers_now, providers),
+                ('rule_count', 'enabled rules', rules_now, rules),
+                ('pattern_rules', 'enabled rules with a regex or glob', pattern_rules_now, pattern_rules)
+              ) v (check_name, what, now_there, most)
+        )
+        SELECT r.* FROM counted, oidc.check_result(check_name, CASE WHEN now_there > most THEN 'fail' ELSE 'warn' END,
+            CASE WHEN now_there > most THEN ARRAY[format(
+                'There are %s %s, and at most %s are possible: every token is refused.', now_there, what, most)]
+            WHEN now_there * 5 >= most * 4 THEN ARRAY[format(
+                'There are %s %s, and at most %s are possible.', now_there, what, most)] END,
+            'Remove or disable some; one rule with "any" can say what several do.',
+            format('There are %s %s; up to %s are possible.', now_there, what, most)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('provider_rows', 'fail',
+            (SELECT array_agg(format('Provider "%s" does not compile, its tokens are refused: %s', p.name, problem) ORDER BY p.name)
+               FROM oidc.provider p, LATERAL oidc.provider_problem(oidc.provider_row(p)) problem
+              WHERE p.enabled AND problem IS NOT NULL),
+            'Mend the row with UPDATE.',
+            'All providers compile.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('provider_use', 'warn',
+            (SELECT array_agg(CASE WHEN p.enabled THEN format('Provider "%s" has no enabled rule that allows: its tokens are all refused.', p.name)
+                                   ELSE format('Provider "%s" is disabled: its %s enabled rules do nothing.', p.name, m.rules) END
+                              ORDER BY p.name)
+               FROM oidc.provider p LEFT JOIN (SELECT provider, count(*) AS rules, bool_or(effect = 'allow') AS allows
+                                                 FROM oidc.role_mapping WHERE enabled GROUP BY provider) m ON m.provider = p.name
+              WHERE p.enabled AND m.allows IS NOT TRUE OR NOT p.enabled AND m.rules > 0),
+            'Write a rule for it, enable it, or remove it.',
+            'Every enabled provider has rules, and no disabled one has.') r
+        UNION ALL
+        -- n113
+        SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
+            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else.',
+                                     p.name, p.identity_claim) ORDER BY p.name)
+               FROM oidc.provider p
+              WHERE p.enabled
+                AND ltrim(p.identity_claim, '/') IN ('name', 'given_name', 'family_name', 'middle_name', 'nickname',
+                    'preferred_username', 'profile', 'website', 'email', 'upn', 'unique_name', 'phone_number', 'username')),
+            'Use "sub", or another claim that the provider never gives to anybody else, such as "oid" of Entra ID.',
+            'Identities come from claims that stay.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('plain_http', 'warn',
+            (SELECT array_agg(format('The keys of provider "%s" are fetched without TLS from %s.', p.name, place) ORDER BY p.name)
+               FROM oidc.provider p, LATERAL coalesce(p.jwks_uri, p.issuer) place
+              WHERE p.enabled AND p.jwks IS NULL AND place ILIKE 'http://%'),
+            'Use an https URL; http is for tests.',
+            'All keys are fetched over https, or stand in the column "jwks".') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_providers() IS 'Checks of oidc.doctor(): numbers against limits, and the providers';
+
+CREATE FUNCTION oidc.doctor_keys()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH keys AS MATERIALIZED (
+            SELECT p.name, p.max_stale, k.usable, k.last_error, k.next_fetch_at, k.fetched_at,
+                   k.fetched_at + p.max_stale AS serve_until
+              FROM oidc.provider p LEFT JOIN (
+                    SELECT provider, count(*) FILTER (WHERE usable) AS usable, min(last_error) AS last_error,
+                           min(next_fetch_at) AS next_fetch_at, max(fetched_at) AS fetched_at
+                      FROM oidc.key_rows() WHERE oidc.is_preloaded() GROUP BY provider) k ON k.provider = p.name
+             WHERE p.enabled
+        )
+        SELECT r.* FROM oidc.check_result('provider_keys', 'fail',
+            (SELECT array_agg(CASE
+                WHEN usable > 0 THEN format('The keys of provider "%s" were last fetched at %s, longer ago than its max_stale.', k.name, fetched_at::timestamptz(0))
+                WHEN last_error IS NOT NULL THEN format('Provider "%s" has no usable key: %s', k.name, last_error)
+                WHEN usable = 0 THEN format('Provider "%s" has no usable key.', k.name)
+                ELSE format('The keys of provider "%s" have not been fetched yet.', k.name) END ORDER BY k.name)
+               FROM keys k WHERE usable IS NULL OR usable = 0 OR serve_until <= now()),
+            'See the view oidc.key; after a remedy run SELECT oidc.refresh_keys().',
+            'Every enabled provider has a usable key.') r
+         WHERE oidc.is_preloaded()
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('key_fetches', 'warn',
+            (SELECT array_agg(CASE
+                WHEN last_error IS NOT NULL THEN format('The last fetch for provider "%s" failed; its keys serve until %s: %s',
+                                                        k.name, serve_until::timestamptz(0), last_error)
+                WHEN next_fetch_at >= serve_until THEN format('The keys of provider "%s" serve until %s only, before the next fetch at %s.',
+                                                              k.name, serve_until::timestamptz(0), next_fetch_at::timestamptz(0))
+                ELSE format('More than half of max_stale of provider "%s" is over, and no fetch is due; its keys serve until %s.',
+                            k.name, serve_until::timestamptz(0)) END ORDER BY k.name)
+               FROM keys k
+              WHERE usable > 0 AND serve_until > now()
+                AND (last_error IS NOT NULL OR next_fetch_at >= serve_until
+                     OR now() - fetched_at > max_stale / 2 AND next_fetch_at IS NULL)),
+            'See that this server reaches the issuer, or raise max_stale.',
+            'No fetch has failed, and all keys are fetched again in time.') r
+         WHERE oidc.is_preloaded()
+    $$;
+COMMENT ON FUNCTION oidc.doctor_keys() IS 'Checks of oidc.doctor(): the keys of the providers';
+COMMENT ON FUNCTION oidc.policy_limits() IS 'How many providers, rules and rules with a regex or glob there may be';
+COMMENT ON FUNCTION oidc.provider_problem(text) IS 'Why a provider does not compile; null if it does';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/audit.rs:114
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::audit::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/audit.rs:120
+-- pg_oidc::api::audit::oidc::audit_change
+CREATE FUNCTION oidc."audit_change"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'audit_change_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:41
+-- requires:
+--   triggers
+--   api::audit::oidc::audit_change
+
+-- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
+-- registry worker soon after.
+COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, sessions that were ended, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
+COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
+COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
+COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''session_end''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''ended'' for a session, ''done'' for a change';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log';
+COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation; null for a login whose token names no issuer of the policy';
+COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
+COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
+COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
+COMMENT ON COLUMN oidc.audit_log.role IS 'The role of an accepted login, or of the rule';
+COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The rule that gave the role or denied the login; the id of the changed rule';
+COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session, or that the client asked for';
+COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
+COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
+COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
+COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
+COMMENT ON COLUMN oidc.audit_log.token_id IS 'The claim "jti" of a token whose signature was verified, if it has one';
+COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it';
+COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
+COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
+COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
+COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
+
+ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.audit_log
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:111
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::explain::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:123
+-- pg_oidc::api::explain::oidc::explain
+CREATE  FUNCTION oidc."explain"(
+	"token" TEXT, /* & str */
+	"login_user" TEXT DEFAULT NULL, /* Option < & str > */
+	"database" TEXT DEFAULT NULL, /* Option < & str > */
+	"client" inet DEFAULT NULL, /* Option < Inet > */
+	"replication" bool DEFAULT false /* bool */
+) RETURNS TABLE (
+	"step" INT,  /* i32 */
+	"name" TEXT,  /* String */
+	"passed" TEXT,  /* & '_ str */
+	"detail" TEXT  /* String */
+)
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'explain_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:151
+-- pg_oidc::api::explain::oidc::explain_claims_text
+CREATE  FUNCTION oidc."explain_claims_text"(
+	"provider" TEXT, /* & str */
+	"claims" TEXT, /* & str */
+	"login_user" TEXT, /* Option < & str > */
+	"database" TEXT, /* Option < & str > */
+	"client" inet, /* Option < Inet > */
+	"replication" bool /* bool */
+) RETURNS TABLE (
+	"step" INT,  /* i32 */
+	"name" TEXT,  /* String */
+	"passed" TEXT,  /* & '_ str */
+	"detail" TEXT  /* String */
+)
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'explain_claims_text_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:174
+-- pg_oidc::api::explain::oidc::explain_facts
+CREATE  FUNCTION oidc."explain_facts"(
+	"provider" TEXT, /* & str */
+	"claims" TEXT, /* & str */
+	"login_user" TEXT, /* & str */
+	"database" TEXT, /* & str */
+	"client" inet, /* Option < Inet > */
+	"replication" bool, /* bool */
+	"at" timestamp with time zone /* TimestampWithTimeZone */
+) RETURNS TABLE (
+	"step" INT,  /* i32 */
+	"name" TEXT,  /* String */
+	"passed" TEXT,  /* & '_ str */
+	"detail" TEXT  /* String */
+)
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:90
+-- requires:
+--   tables
+--   api::explain::oidc::explain
+--   api::explain::oidc::explain_claims_text
+--   api::explain::oidc::explain_facts
+
+-- What claims would give, without a token.
+CREATE FUNCTION oidc.explain_claims(
+        provider text, claims jsonb, login_user text DEFAULT NULL, database text DEFAULT NULL,
+        client inet DEFAULT NULL, replication boolean DEFAULT false)
+    RETURNS TABLE (step integer, name text, passed text, detail text) VOLATILE
+    BEGIN ATOMIC
+        SELECT e.step, e.name, e.passed, e.detail
+          FROM oidc.explain_claims_text(provider, claims::text, login_user, database, client, replication) e;
+    END;
+COMMENT ON FUNCTION oidc.explain_claims(text, jsonb, text, text, inet, boolean) IS 'Each step of the decision that these claims of a provider would meet; missing iss, aud, exp, iat and sub are made up';
+COMMENT ON FUNCTION oidc.explain_claims_text(text, text, text, text, inet, boolean) IS 'The rows of oidc.explain_claims';
+COMMENT ON FUNCTION oidc.explain(text, text, text, inet, boolean) IS 'Each step of the decision about a token whose signature was cut off or that has expired; changes nothing';
+
+-- What a login of the audit would meet today, at its time and from its place.
+CREATE FUNCTION oidc.explain_login(audit_id bigint)
+    RETURNS TABLE (step integer, name text, passed text, detail text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        login record;
+    BEGIN
+        SELECT a.* INTO login FROM oidc.audit_log a WHERE a.id = audit_id AND a.event = 'login';
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no login with the number % in oidc.audit_log', audit_id
+                USING ERRCODE = 'no_data_found';
+        ELSIF login.facts->'claims' IS NOT NULL THEN
+            RETURN QUERY SELECT e.step, e.name, e.passed, e.detail
+              FROM oidc.explain_facts(login.provider, (login.facts->'claims')::text, login.requested_user,
+                       login.database, login.client_address,
+                       coalesce((login.facts->'replication')::boolean, false), login."time") e;
+        ELSE
+            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'refused' THEN 'no' ELSE 'yes' END,
+                format('It was %s. No claims were kept: the token did not pass the checks of a provider, or they were too long.',
+                       CASE login.outcome WHEN 'refused' THEN 'refused: ' || login.reason ELSE 'accepted' END);
+        END IF;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
+COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
 /* </end connected objects> */
 
 /* <begin connected objects> */
