@@ -154,31 +154,6 @@ VOLATILE
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
 
--- What a login of the audit would meet today, at its time and from its place.
-CREATE FUNCTION oidc.explain_login(audit_id bigint)
-    RETURNS TABLE (step integer, name text, passed text, detail text)
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        login record;
-    BEGIN
-        SELECT a.* INTO login FROM oidc.audit_log a WHERE a.id = audit_id AND a.event = 'login';
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'there is no login with the number % in oidc.audit_log', audit_id
-                USING ERRCODE = 'no_data_found';
-        ELSIF login.facts->'claims' IS NOT NULL THEN
-            RETURN QUERY SELECT e.step, e.name, e.passed, e.detail
-              FROM oidc.explain_facts(login.provider, (login.facts->'claims')::text, login.requested_user,
-                       login.database, login.client_address,
-                       coalesce((login.facts->'replication')::boolean, false), login."time") e;
-        ELSE
-            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'refused' THEN 'no' ELSE 'yes' END,
-                format('It was %s. No claims were kept: the token was not verified, or they were too long.',
-                       CASE login.outcome WHEN 'refused' THEN 'refused: ' || login.reason ELSE 'accepted' END);
-        END IF;
-    END
-    $$;
-
 COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
 
 COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
@@ -212,8 +187,6 @@ COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token
 COMMENT ON COLUMN oidc.audit_log.token_id IS 'The claim "jti" of a token whose signature was verified, if it has one';
 
 COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it';
-
-COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login: claims, those that the provider and its rules look at. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
 
 -- The checks of the policy's tables, of the providers and of their keys.
 CREATE OR REPLACE FUNCTION oidc.doctor_tables()
@@ -315,70 +288,6 @@ CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
 STRICT VOLATILE
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'stat_rows_wrapper';
-
-CREATE OR REPLACE FUNCTION oidc.doctor_workers()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH board AS MATERIALIZED (SELECT * FROM oidc.board_facts()),
-        workers AS MATERIALIZED (
-            SELECT worker, hired, (SELECT min(pid) FROM pg_stat_activity WHERE backend_type = worker) AS pid
-              FROM board, LATERAL (VALUES ('pg_oidc registry', registry_hired), ('pg_oidc keyring', keyring_hired))
-                       w (worker, hired)
-        ),
-        images AS MATERIALIZED (
-            SELECT image, what, bytes, capacity,
-                   -- Twice the room that the image takes now, rounded up.
-                   ceil((SELECT setting::numeric FROM pg_settings s WHERE s.name = 'pg_oidc.shared_memory')
-                        / 1024 * bytes / capacity * 2) AS megabytes
-              FROM board, LATERAL (VALUES ('policy_size', 'policy takes', policy_bytes, policy_capacity),
-                                          ('keyring_size', 'keys take', keyring_bytes, keyring_capacity))
-                       i (image, what, bytes, capacity)
-        )
-        SELECT r.* FROM oidc.check_result('workers', 'fail',
-            (SELECT array_agg(CASE WHEN hired THEN format('Worker "%s" is not running.', worker)
-                                   ELSE format('Worker "%s" has no slot to run in.', worker) END)
-               FROM workers WHERE pid IS NULL),
-            (SELECT CASE WHEN bool_and(hired) THEN 'The server starts it again every two seconds; its log says why it ends.'
-                         ELSE format('Raise "max_worker_processes" (now %s) and restart the server.',
-                                     current_setting('max_worker_processes')) END
-               FROM workers),
-            (SELECT 'Both run: ' || string_agg(format('%s with pid %s', worker, pid), ', ') || '.' FROM workers)) r
-         WHERE EXISTS (SELECT FROM board)
-        UNION ALL
-        SELECT r.* FROM board, oidc.check_result('policy_published', 'fail',
-            CASE WHEN state = 'overflow' THEN ARRAY[
-                'The policy is over a limit and is not published: every token is refused.']
-            WHEN state = 'absent' THEN ARRAY[
-                'The registry worker finds no extension in the policy database: every token is refused.']
-            WHEN state = 'starting' THEN ARRAY['No policy was published since the server started.']
-            WHEN behind THEN ARRAY['The last committed change is not published yet: logins wait for it, then are refused.']
-            END,
-            CASE WHEN state = 'overflow' THEN 'See the rows "policy_size", "provider_count", "rule_count" and "pattern_rules".'
-                 WHEN state = 'absent' THEN 'Run CREATE EXTENSION pg_oidc in the policy database.'
-                 ELSE 'The server log says what the registry worker waits for, such as a lock on a policy table.' END,
-            format('Published: %s providers, %s rules.', providers, rules)) r
-        UNION ALL
-        SELECT r.* FROM images, oidc.check_result(image, CASE WHEN bytes > capacity THEN 'fail' ELSE 'warn' END,
-            CASE WHEN bytes * 5 >= capacity * 4 THEN ARRAY[format(
-                'The %s %s of the %s bytes that there are.', what, bytes, capacity)] END,
-            format('Set "pg_oidc.shared_memory" to %sMB and restart the server.', megabytes),
-            format('%s of %s bytes are in use.', bytes, capacity)) r
-        UNION ALL
-        SELECT r.* FROM board,
-            LATERAL (SELECT coalesce(max(value) FILTER (WHERE metric = 'audit_events_dropped'), 0) AS dropped,
-                            coalesce(max(value) FILTER (WHERE metric = 'audit_events_waiting'), 0) AS waiting,
-                            coalesce(max(value) FILTER (WHERE metric = 'audit_queue_bytes'), 0) * 2
-                                >= max(value) FILTER (WHERE metric = 'audit_queue_capacity') AS half_full
-                       FROM oidc.stat_rows() WHERE state IS NOT NULL) queue,
-            oidc.check_result('audit_queue', 'warn',
-            CASE WHEN dropped > 0 THEN ARRAY[format(
-                '%s logins since the server started are not in oidc.audit_log, only in the server log.', dropped)] END
-            || CASE WHEN half_full THEN ARRAY[format(
-                '%s logins wait to be written to oidc.audit_log, which takes half of the room for them.', waiting)] END,
-            'The server log says why oidc.audit_log could not be written, or there were more logins than it could take.',
-            format('%s logins wait to be written.', waiting)) r
-    $$;
 
 -- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
 CREATE VIEW oidc.stat AS
