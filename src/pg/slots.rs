@@ -275,9 +275,13 @@ unsafe extern "C-unwind" fn tell_why(record: *mut pg_sys::ErrorData) {
 
 /// Why this process is being ended by us.
 fn my_cause() -> Option<u8> {
-    let (table, number) = (table()?, mine()?);
-    let mut held = table.lock.exclusive();
-    let cause = table.slot(number, &mut held).filter(|slot| slot.pid == my_pid()).map(|slot| slot.cause);
+    let (table, number) = (table()?, mine().filter(|number| *number < count())?);
+    let held = table.lock.shared();
+    // SAFETY: as in `Table::slot`; nobody writes while the lock is held shared.
+    let (pid, cause) = unsafe {
+        let slot = table.first.load(Ordering::Acquire).add(number);
+        ((*slot).pid, (*slot).cause)
+    };
     drop(held);
-    cause.filter(|cause| *cause != 0)
+    (pid == my_pid() && cause != 0).then_some(cause)
 }
