@@ -126,6 +126,8 @@ pub(crate) struct Queue {
     uncounted: AtomicU64,
     /// Logins that waited for a worker.
     waits: AtomicU64,
+    /// Fetches of keys that failed, and that did not.
+    fetches: [AtomicU64; 2],
     tallies: [Tally; TALLIES],
     words: [AtomicU64; WORDS as usize],
 }
@@ -161,6 +163,8 @@ pub(crate) struct Level {
     pub(crate) dropped: u64,
     pub(crate) uncounted: u64,
     pub(crate) waits: u64,
+    /// Fetches of keys that failed, and that did not.
+    pub(crate) fetches: [u64; 2],
 }
 
 /// Events that are to be stored, oldest first.
@@ -223,6 +227,13 @@ pub(crate) fn note_wait() {
     }
 }
 
+/// Counts an attempt to fetch the keys of a provider.
+pub(crate) fn note_fetch(succeeded: bool) {
+    if let Some(queue) = queue() {
+        queue.fetches[usize::from(succeeded)].fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// At most `most` of the oldest events, which stay until they are [`done`]. For the registry worker alone.
 pub(crate) fn oldest(most: usize) -> Option<Batch> {
     let queue = queue()?;
@@ -266,6 +277,7 @@ pub(crate) fn level() -> Option<Level> {
         dropped: load(&queue.dropped),
         uncounted: load(&queue.uncounted),
         waits: load(&queue.waits),
+        fetches: queue.fetches.each_ref().map(load),
     };
     drop(held);
     Some(level)

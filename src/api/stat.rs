@@ -17,6 +17,9 @@ fn figures() -> Vec<Figure> {
     if let Some(level) = events::level() {
         add("logins_uncounted", level.uncounted);
         add("login_waits", level.waits);
+        let [failed, succeeded] = level.fetches;
+        add("key_fetches", succeeded);
+        add("key_fetches_failed", failed);
         add("audit_events_stored", level.stored);
         add("audit_events_waiting", level.waiting);
         add("audit_events_dropped", level.dropped);

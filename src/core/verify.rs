@@ -106,12 +106,17 @@ pub(crate) fn judge(
     trace: &mut impl Trace,
 ) -> Result<Facts, Refusal> {
     let claims = &untrusted.claims;
-    trace.check(Step::Audience, check_audience(claims, checks), "It names one of the provider's audiences.")?;
+    trace.check(
+        Step::Audience,
+        check_audience(claims, checks),
+        "It names one of the provider's audiences.",
+    )?;
     let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
     let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
     trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
     let subject = subject(claims, checks);
-    let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test)) {
+    let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test))
+    {
         Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
         None => Ok(()),
     };

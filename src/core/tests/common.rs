@@ -308,7 +308,9 @@ impl World {
     }
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
-        self.run(&mut Account::default(), token, |policy, verified| decide(policy, &verified, &self.request()))
+        self.run(&mut Account::default(), token, |policy, verified| {
+            decide(policy, &verified, &self.request())
+        })
     }
 
     /// What the client asks for.

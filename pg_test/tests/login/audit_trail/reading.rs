@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result, ensure};
 use pg_oidc_test::cluster::until;
-use pg_oidc_test::keys::keys;
+use pg_oidc_test::keys::{jwks, keys};
 use pg_oidc_test::token::Token;
 use serde_json::json;
 
 use super::{figure, login, logins, stage};
-use crate::scene::{SOON, Stage, good};
+use crate::keys::issuer_of;
+use crate::scene::{SOON, Stage, good, provider_sql, text};
 use crate::stage::{builder, install_in, rule_in};
 
 #[test]
@@ -94,6 +95,36 @@ fn stat_shows_the_shared_memory() -> Result<()> {
     }
     assert_eq!(figure(&admin, "audit_events_dropped")?, 0);
     assert_eq!(figure(&admin, "logins_uncounted")?, 0);
+    Ok(())
+}
+
+#[test]
+fn stat_counts_fetches_and_logins() -> Result<()> {
+    let stage = Stage::start()?;
+    let admin = stage.admin()?;
+    assert_eq!((figure(&admin, "key_fetches")?, figure(&admin, "key_fetches_failed")?), (0, 0));
+    let _issuer = issuer_of(&stage, "fetched")?;
+    until("keys are fetched", SOON, || Ok(figure(&admin, "key_fetches")? == 1))?;
+    assert_eq!(figure(&admin, "key_fetches_failed")?, 0);
+    // Nobody listens there.
+    admin.rows(&provider_sql("dead", "http://127.0.0.1:1", &[]))?;
+    until("a fetch fails", SOON, || Ok(figure(&admin, "key_fetches_failed")? > 0))?;
+
+    // Names of any length are told apart, and cut between characters.
+    let long = |end: &str| format!("{}{end}", "é".repeat(100));
+    for (number, end) in ["1", "2"].into_iter().enumerate() {
+        let name = long(end);
+        let issuer = format!("https://long{number}.example");
+        admin.rows(&provider_sql(&name, &issuer, &[("jwks", &text(&jwks(&[&keys().ec])))]))?;
+        let token = good("nobody").issuer(&issuer).sign(&keys().ec);
+        stage.refused("nobody", &token, "no_rule", end)?;
+    }
+    let counted = admin.rows(
+        "SELECT provider, outcome, reason, value::text FROM oidc.stat WHERE metric = 'logins' AND reason = 'no_rule'",
+    )?;
+    let wanted =
+        [Some("é".repeat(64)), Some("refused".to_owned()), Some("no_rule".to_owned()), Some("2".to_owned())];
+    assert_eq!(counted, [wanted.clone(), wanted]);
     Ok(())
 }
 
