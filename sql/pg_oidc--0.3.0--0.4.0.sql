@@ -154,10 +154,6 @@ VOLATILE
 LANGUAGE c 
 AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
 
-COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
-
-COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
-
 COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, sessions that were ended, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
 
 COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''session_end''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
@@ -397,6 +393,10 @@ CREATE FUNCTION oidc.explain_login(audit_id bigint)
         END IF;
     END
     $$;
+
+COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
+
+COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
 
 -- Nobody but the owner, whatever ALTER DEFAULT PRIVILEGES of the one who runs this grants. What a DBA has granted on the
 -- older objects stays.

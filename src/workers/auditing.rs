@@ -64,13 +64,17 @@ impl Auditor {
     fn store(&mut self) -> bool {
         let Some(batch) = events::oldest(BATCH) else { return false };
         match worker::transaction(|| write(&batch)) {
-            Ok(Ok(true)) => {
+            Ok(Ok(Written::All)) => {
                 events::done(&batch);
                 (self.not_before, self.said_at) = (None, None);
                 batch.events.len() == BATCH
             }
-            // Until there is one again.
-            Ok(Ok(false)) => self.fail("There is no table \"oidc.audit_log\" of this extension"),
+            Ok(Ok(Written::NoTable)) => self.fail("The extension has no table \"oidc.audit_log\""),
+            // Every login is refused for that, and its line says so.
+            Ok(Ok(Written::NoExtension)) => {
+                self.not_before = Some(Instant::now() + PAUSE);
+                false
+            }
             Ok(Err(error)) | Err(error) => self.fail(&error),
         }
     }
@@ -128,22 +132,38 @@ impl Auditor {
     }
 }
 
-/// Whether there is the table of this extension. Where it has been dropped, one of that name is somebody else's.
-fn is_there() -> Result<bool, String> {
-    let query = "SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid \
-                  WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass \
-                    AND d.deptype = 'e' AND e.extname = 'pg_oidc' AND d.objid = to_regclass('oidc.audit_log')";
-    Spi::connect(|client| client.select(query, Some(1), &[]).map(|found| !found.is_empty()))
-        .map_err(|error| error.to_string())
+/// What became of a batch.
+enum Written {
+    All,
+    NoTable,
+    NoExtension,
 }
 
-/// False: there is no such table.
-fn write(batch: &Batch) -> Result<bool, String> {
-    if !is_there()? {
-        return Ok(false);
+/// Whether there is the table of this extension; None: there is no extension. One of that name is somebody else's then.
+fn is_there() -> Result<Option<bool>, String> {
+    let query = "SELECT EXISTS (SELECT FROM pg_depend d \
+                                 WHERE d.classid = 'pg_class'::regclass AND d.objid = to_regclass('oidc.audit_log') \
+                                   AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
+                                   AND d.deptype = 'e') \
+                   FROM pg_extension e WHERE e.extname = 'pg_oidc'";
+    Spi::connect(|client| {
+        let found = client.select(query, Some(1), &[]).map_err(|error| error.to_string())?;
+        if found.is_empty() {
+            return Ok(None);
+        }
+        found.first().get_one::<bool>().map_err(|error| error.to_string())
+    })
+}
+
+fn write(batch: &Batch) -> Result<Written, String> {
+    match is_there()? {
+        None => return Ok(Written::NoExtension),
+        Some(false) => return Ok(Written::NoTable),
+        Some(true) => {}
     }
     let utf8 = catalog::database_is_utf8();
-    Ok(batch.events.iter().all(|event| append(&LOG, &values(event, utf8))))
+    let all = batch.events.iter().all(|event| append(&LOG, &values(event, utf8)));
+    Ok(if all { Written::All } else { Written::NoTable })
 }
 
 fn values(event: &Event, utf8: bool) -> Vec<(&'static CStr, CString)> {
@@ -175,7 +195,7 @@ fn in_ascii(text: &str, backslash: &str) -> String {
 }
 
 fn delete_older(age: Duration) -> Result<i64, String> {
-    if !is_there()? {
+    if is_there()? != Some(true) {
         return Ok(0);
     }
     let statement = "WITH old AS MATERIALIZED (SELECT id FROM oidc.audit_log \
