@@ -293,7 +293,7 @@ COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provid
 
 COMMENT ON COLUMN oidc.stat.metric IS '''logins'', or another figure, which has neither provider nor outcome nor reason';
 
-COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider, its first 128 bytes; null where the token named no issuer of the policy';
+COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider; null where the token named no issuer of the policy';
 
 COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused''';
 

@@ -28,8 +28,8 @@ const HALF: u64 = WORDS / 2;
 const EVENT_BYTES: usize = 24 * 1024;
 /// Pairs of provider and reason that are counted apart: far more than a server meets.
 const TALLIES: usize = 1024;
-/// Bytes of a provider's name that are shown beside its counts, in words.
-const SHOWN_WORDS: usize = 16;
+/// Words of a provider's name beside its counts: it has at most 63 bytes.
+const SHOWN_WORDS: usize = 8;
 
 /// The columns of `oidc.audit_log` that an event may fill.
 const COLUMNS: [&CStr; 18] = [
@@ -373,7 +373,7 @@ fn key(provider: Option<&str>, ending: u32) -> u64 {
     hasher.finish().max(1)
 }
 
-/// The start of a name, cut between two characters.
+/// A name as it is kept; a longer one, which no provider has, would be cut between two characters.
 fn shown(name: &str) -> [u64; SHOWN_WORDS] {
     let end = (0..=name.len().min(SHOWN_WORDS * 8)).rev().find(|end| name.is_char_boundary(*end));
     let mut words = [0; SHOWN_WORDS];
