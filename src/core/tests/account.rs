@@ -1,7 +1,7 @@
 //! What the audit may keep of a token: nothing before its signature is verified, and then only what decides.
 
 use pg_oidc_core::account::Account;
-use pg_oidc_core::limits::{FACT_CLAIMS, FACTS_BYTES, TOKEN_ID_BYTES};
+use pg_oidc_core::limits;
 use serde_json::{Value, json};
 
 use crate::common::{P256, RSA_B, World, claims, claims_with, rule_row, token};
@@ -49,7 +49,7 @@ fn names_are_sound_or_absent() {
     let unverified = account(json!({"email": "a@b.example"}));
     assert_eq!((unverified.identity, unverified.subject.as_deref()), (None, Some("u1")));
     assert_eq!(account(json!({"sub": "u\n1"})).subject, None);
-    let long = "x".repeat(TOKEN_ID_BYTES);
+    let long = "x".repeat(limits::TOKEN_ID_BYTES);
     assert_eq!(account(json!({"jti": long})).token_id.as_deref(), Some(long.as_str()));
     for jti in [json!(format!("{long}x")), json!(7), json!(""), json!("a\u{7}")] {
         assert_eq!(account(json!({"jti": jti})).token_id, None, "{jti}");
@@ -88,8 +88,8 @@ fn facts_are_what_provider_and_rules_look_at() {
 fn facts_are_bounded() {
     let world = World::new();
     let with = |bytes: usize| world.account(&token(&claims_with(json!({"groups": ["x".repeat(bytes)]}))));
-    let spare = FACTS_BYTES - with(0).facts.unwrap().len();
-    assert_eq!(with(spare).facts.map(|facts| facts.len()), Some(FACTS_BYTES));
+    let spare = limits::FACTS_BYTES - with(0).facts.unwrap().len();
+    assert_eq!(with(spare).facts.map(|facts| facts.len()), Some(limits::FACTS_BYTES));
     assert_eq!(with(spare + 1).facts, None);
     assert_eq!(with(spare + 1).subject.as_deref(), Some("u1"));
 
@@ -103,5 +103,8 @@ fn facts_are_bounded() {
         );
         facts(&account).as_object().unwrap().keys().filter(|key| key.starts_with("claim-")).count()
     };
-    assert_eq!((many(FACT_CLAIMS), many(FACT_CLAIMS + 1)), (FACT_CLAIMS, FACT_CLAIMS));
+    assert_eq!(
+        (many(limits::FACT_CLAIMS), many(limits::FACT_CLAIMS + 1)),
+        (limits::FACT_CLAIMS, limits::FACT_CLAIMS)
+    );
 }
