@@ -141,10 +141,13 @@ enum Written {
 
 /// Whether there is the table of this extension; None: there is no extension. One of that name is somebody else's then.
 fn is_there() -> Result<Option<bool>, String> {
-    let query = "SELECT EXISTS (SELECT FROM pg_depend d \
-                                 WHERE d.classid = 'pg_class'::regclass AND d.objid = to_regclass('oidc.audit_log') \
-                                   AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid \
-                                   AND d.deptype = 'e') \
+    // By the catalogs' rows: looked up by name before there is one, it would be remembered as missing, and the policy
+    // is read before core tells otherwise (CommitTransaction calls us before it sends invalidations).
+    let query = "SELECT EXISTS (SELECT FROM pg_depend d JOIN pg_class c ON c.oid = d.objid \
+                                  JOIN pg_namespace n ON n.oid = c.relnamespace \
+                                 WHERE n.nspname = 'oidc' AND c.relname = 'audit_log' \
+                                   AND d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_extension'::regclass \
+                                   AND d.refobjid = e.oid AND d.deptype = 'e') \
                    FROM pg_extension e WHERE e.extname = 'pg_oidc'";
     Spi::connect(|client| {
         let found = client.select(query, Some(1), &[]).map_err(|error| error.to_string())?;
