@@ -132,7 +132,7 @@ COMMENT ON FUNCTION oidc.condition_text(text) IS 'A match in words';
 -- What the document knows of its three tables: the types and defaults of columns, and those that must be given.
 CREATE FUNCTION oidc.document_columns()
     RETURNS TABLE (part text, "table" regclass, types jsonb, defaults jsonb, needed text[])
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET intervalstyle = 'postgres'
+    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET intervalstyle = 'postgres' SET quote_all_identifiers = off
     AS $$
     DECLARE
         known record;
@@ -205,7 +205,7 @@ COMMENT ON FUNCTION oidc.export_policy() IS 'The whole policy as one document, f
 -- The elements of a document as document_rows() would give them. Raises an error that names the place of what is wrong.
 CREATE FUNCTION oidc.read_document(policy jsonb) RETURNS TABLE (part text, number bigint, entry jsonb)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-    SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+    SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET quote_all_identifiers = off
     AS $$
     DECLARE
         known record;
@@ -318,7 +318,7 @@ COMMENT ON FUNCTION oidc.read_document(jsonb) IS 'The elements of a policy docum
 CREATE FUNCTION oidc.apply_policy(policy jsonb, dry_run boolean)
     RETURNS TABLE (action text, object text, before jsonb, after jsonb)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres'
+    SET timezone = 'UTC' SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET quote_all_identifiers = off
     AS $$
     DECLARE
         step record;

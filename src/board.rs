@@ -9,7 +9,7 @@
 use crate::events;
 use crate::key_requests::KeyRequests;
 pub(crate) use crate::key_requests::Wish;
-use crate::pg::shmem::{self, Condition, Lock};
+use crate::pg::shmem::{self, Condition, Held, Lock};
 use crate::pg::slots;
 use crate::settings;
 use pg_oidc_core::image::{
@@ -203,6 +203,17 @@ pub(crate) fn keyring() -> Vec<ProviderKeys> {
     copy.map(KeyringImage::into_providers).unwrap_or_default()
 }
 
+/// The lock, shared, after a writer who waits for it.
+fn step_in(board: &Header) -> Held {
+    for _ in 0..STEPS_BACK {
+        if !board.turning.load(Ordering::Acquire) {
+            break;
+        }
+        std::thread::sleep(STEP_BACK);
+    }
+    board.lock.shared()
+}
+
 /// Copies of both published images, of one moment.
 pub(crate) struct Copy {
     policy: AlignedVec,
@@ -216,7 +227,7 @@ pub(crate) fn copy() -> Option<Copy> {
     // Before the lock: under it nothing is allocated.
     policy.reserve(board.policy.capacity.load(Ordering::Relaxed));
     keyring.reserve(board.keyring.capacity.load(Ordering::Relaxed));
-    let held = board.lock.shared();
+    let held = step_in(board);
     let both = board.policy.active_bytes().zip(board.keyring.active_bytes());
     let found = both.map(|(policy_bytes, keyring_bytes)| {
         policy.extend_from_slice(policy_bytes);
@@ -303,13 +314,7 @@ pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
 /// None while either was never published, and where there is no policy.
 pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringImage) -> R) -> Option<R> {
     let board = header()?;
-    for _ in 0..STEPS_BACK {
-        if !board.turning.load(Ordering::Acquire) {
-            break;
-        }
-        std::thread::sleep(STEP_BACK);
-    }
-    let held = board.lock.shared();
+    let held = step_in(board);
     let policy = board.policy.active_bytes();
     let keyring = board.keyring.active_bytes();
     // SAFETY: `publish` is the only writer of a half's length, and every caller hands it bytes that core's

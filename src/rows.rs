@@ -2,7 +2,7 @@
 
 use crate::pg::interval;
 use crate::pg::row::{self, column};
-use crate::pg::startup;
+use crate::pg::{catalog, startup};
 use crate::settings;
 use pg_oidc_core::provider::{Provider, ProviderRow, compile_provider};
 use pg_oidc_core::row::{RowError, from_json};
@@ -49,10 +49,25 @@ pub(crate) fn rule_in_hand(row: PgHeapTuple<'_, impl WhoAllocated>) -> Result<Ru
     let text = row::json(row);
     let text = text.to_string_lossy();
     let mut json: BTreeMap<&str, Box<RawValue>> = from_json(&text)?;
+    // No rule looks at it, and it may hold what the worker could not read.
+    json.remove("comment");
+    readable(json.iter().map(|(column, value)| (*column, value.get())))?;
     json.insert("role_oid", raw(&oid));
     json.insert("valid_from", raw(&from));
     json.insert("valid_until", raw(&until));
     rule(raw(&json).get())
+}
+
+/// Tokens are UTF-8, and so is what they are compared with. In a database of another encoding only ASCII reads the same.
+fn readable<'a>(mut columns: impl Iterator<Item = (&'a str, &'a str)>) -> Result<(), RowError> {
+    match columns.find(|(_, value)| !value.is_ascii() && !catalog::database_is_utf8()) {
+        Some((column, _)) => Err(RowError {
+            message: format!("\"{column}\" must be ASCII in this database"),
+            detail: Some("The encoding of the database is not UTF8, and that of tokens is.".to_owned()),
+            hint: Some("Keep the policy in a database with encoding UTF8.".to_owned()),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn raw(value: &impl serde::Serialize) -> Box<RawValue> {

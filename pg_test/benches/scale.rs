@@ -62,7 +62,7 @@ fn publications(case: &Case) -> Result<()> {
     let mut times = Vec::new();
     for number in 0..PUBLICATIONS {
         let group = format!("new-{number}");
-        let token = token(&[group.clone()]);
+        let token = token(std::slice::from_ref(&group));
         let began = Instant::now();
         admin.rows(&format!(
             "INSERT INTO oidc.role_mapping (provider, match, role) VALUES ('p0', '{{\"groups\": \"{group}\"}}', 'reader')"
@@ -125,7 +125,11 @@ fn token(groups: &[String]) -> String {
 
 fn login(cluster: &Cluster, token: &str) -> Result<()> {
     let heard = Wire::log_in(cluster, Way::Socket, "reader", token)?;
-    ensure!(heard == Heard::Ready, "{heard:?}\n{}", cluster.log().lines().rev().take(3).collect::<Vec<_>>().join("\n"));
+    ensure!(
+        heard == Heard::Ready,
+        "{heard:?}\n{}",
+        cluster.log().lines().rev().take(3).collect::<Vec<_>>().join("\n")
+    );
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 //! Why a login would end as it would: core's explanation, and what the catalog says of the roles.
 
 use super::must_be_preloaded;
-use crate::board;
+use crate::board::{self, Staff};
 use crate::pg::catalog;
 use crate::pg::report;
 use crate::pg::startup;
@@ -32,7 +32,7 @@ fn explain<E>(
     must_be_preloaded();
     // What was committed before counts here as it does in a login.
     let asked = board::asked();
-    board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
+    let reached = board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
     let Some(published) = board::copy() else {
         report::raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -58,6 +58,18 @@ fn explain<E>(
         now: login.at.unwrap_or_else(startup::now),
     };
     let mut explanation = explain(published.policy(), published.keyring(), &request)?;
+    // What a login looks at before it looks at the token.
+    let behind = if !board::hired(Staff::Registry) || !board::hired(Staff::Keyring) {
+        Some(Refusal::WorkerMissing)
+    } else if !catalog::database_exists(&settings::database()) {
+        Some(Refusal::PolicyAbsent)
+    } else {
+        (!reached).then_some(Refusal::PolicyBehind)
+    };
+    if let Some(refusal) = behind {
+        explanation.refusal = None;
+        explanation.refuse("policy", refusal);
+    }
     roles(&mut explanation, login.user.is_some(), database);
     outcome(&mut explanation);
     Ok(explanation)

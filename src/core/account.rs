@@ -1,6 +1,7 @@
 //! What the audit keeps of a login: whose token it was, which key judged it, and the claims that decide anything.
 
 use crate::checks::Checks;
+use crate::effort::Effort;
 use crate::json::Json;
 use crate::limits;
 use crate::path::ClaimPath;
@@ -42,7 +43,8 @@ impl Account {
     pub(crate) fn believe(&mut self, claims: &Json, selected: &Selected) {
         let checks = &selected.checks;
         self.subject = verify::name(claims.get("sub")).map(str::to_owned);
-        self.identity = verify::identity(&verify::subject(claims, checks), checks).ok();
+        let effort = Effort::new();
+        self.identity = verify::identity(&verify::subject(claims, checks, &effort), checks).ok();
         let token_id = verify::name(claims.get("jti")).filter(|id| id.len() <= limits::TOKEN_ID_BYTES);
         self.token_id = token_id.map(str::to_owned);
     }

@@ -68,12 +68,12 @@ impl Confines {
 }
 
 impl ArchivedConfines {
-    /// The first that is not met.
-    pub(crate) fn unmet(&self, request: &Request<'_>) -> Option<Confine> {
-        let database = |databases: &[rkyv::string::ArchivedString]| {
-            // A physical replication connection has no database, and reads them all.
-            request.replication != Replication::Physical
-                && databases.iter().any(|database| database.as_str() == request.database)
+    /// The first that is not met. `deny`: the rule denies.
+    pub(crate) fn unmet(&self, request: &Request<'_>, deny: bool) -> Option<Confine> {
+        let database = |databases: &[rkyv::string::ArchivedString]| match request.replication {
+            // It has no database and reads them all: more than one rule for some of them allows, and what one denies.
+            Replication::Physical => deny,
+            _ => databases.iter().any(|database| database.as_str() == request.database),
         };
         let address = |networks: &[ArchivedNetwork]| {
             request.address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::effort::Effort;
 use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::refusal::Refusal;
 use crate::revocation;
@@ -88,8 +89,9 @@ pub fn decide(
     request: &Request<'_>,
 ) -> Result<Decision, Refusal> {
     let entry = current(policy, verified)?;
-    let subject = Subject { claims: &verified.claims, email_trusted: verified.email_trusted };
     revocation::check(entry, &verified.subject, verified.issued_at, request.now)?;
+    let effort = Effort::new();
+    let subject = Subject::new(&verified.claims, verified.email_trusted, &effort);
     denied(entry, &subject, request)?;
     let rule = giving(entry, &subject, request)?;
     Ok(Decision {
@@ -139,6 +141,8 @@ pub(crate) fn denied(
     let subject = subject.denied();
     match entry.denials.first(&subject, |rule| rule.counts(&subject, request)) {
         Some(rule) => Err(Refusal::DeniedByRule { rule: rule.id.to_native() }),
+        // Nobody knows whom the patterns that were not tried would have refused.
+        None if subject.effort.is_spent() => Err(Refusal::PatternsTooCostly),
         None => Ok(()),
     }
 }
@@ -154,9 +158,7 @@ pub(crate) fn giving<'a>(
         // The name first: it is the cheapest to compare.
         let named = match &rule.effect {
             ArchivedEffect::Role { name, oid } => (name.as_str() == request.user).then(|| oid.to_native()),
-            ArchivedEffect::Derived(template) => {
-                template.may_give(request.user).then_some(request.role_oid)
-            }
+            ArchivedEffect::Derived(template) => template.may_give(request.user).then_some(request.role_oid),
             ArchivedEffect::Deny => None,
         };
         let counts = named.is_some() && rule.counts(subject, request) && rule.gives(subject, request.user);
@@ -165,6 +167,9 @@ pub(crate) fn giving<'a>(
         stale |= counts && !fresh;
         counts && fresh
     });
+    if subject.effort.is_spent() {
+        return Err(Refusal::PatternsTooCostly);
+    }
     if let Some(rule) = gives {
         return Ok(rule);
     }

@@ -82,7 +82,7 @@ impl ArchivedTemplate {
         let Some(ArchivedMember { path, test: ArchivedTest::Fits(pattern) }) = member else {
             return false;
         };
-        let mut matcher = Matcher::new(pattern.borrowed());
+        let mut matcher = Matcher::new(pattern.borrowed(), subject.effort);
         subject.any_value(path.steps(), |value| match value {
             ScalarRef::String(text) => {
                 matcher.capture(text).and_then(|part| self.role(part)).is_some_and(|role| found(&role))

@@ -7,6 +7,7 @@ use rkyv::rancor;
 
 use crate::checks::Checks;
 use crate::decision::{self, Request, Selection, select};
+use crate::effort::Effort;
 use crate::image::{ArchivedKeyringImage, ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::json::{self, Json};
 use crate::limits;
@@ -146,8 +147,13 @@ pub fn explain_token(
         return Err(Live);
     }
     let algorithm = untrusted.header.algorithm.name();
-    explanation.note(Step::Token.name(), Passed::Yes, format!("It is well-formed, for algorithm {algorithm}."));
-    let entry = match untrusted.issuer().and_then(|issuer| policy.entry(issuer).ok_or(Refusal::IssuerUnknown)) {
+    explanation.note(
+        Step::Token.name(),
+        Passed::Yes,
+        format!("It is well-formed, for algorithm {algorithm}."),
+    );
+    let entry = match untrusted.issuer().and_then(|issuer| policy.entry(issuer).ok_or(Refusal::IssuerUnknown))
+    {
         Ok(entry) => entry,
         Err(refusal) => {
             explanation.refuse(Step::Provider.name(), refusal);
@@ -169,6 +175,13 @@ pub fn explain_claims(
     claims_text: &str,
     request: &Request<'_>,
 ) -> Result<Explanation, RowError> {
+    if claims_text.len() > limits::WIRE_BYTES {
+        return Err(RowError::new("the claims are too long").detail(format!(
+            "They have {} bytes; a token has at most {}.",
+            claims_text.len(),
+            limits::WIRE_BYTES
+        )));
+    }
     let entry = policy.entries().find(|entry| entry.provider.name.as_str() == provider).ok_or_else(|| {
         RowError::new(format!("OIDC provider {} does not exist", shown(provider)))
             .hint("The table oidc.provider lists the providers.")
@@ -275,9 +288,10 @@ fn claims(
     let Ok(facts) = verify::judge(untrusted, &checks, request.now, &mut watcher) else {
         return;
     };
-    let subject = Subject { claims: &untrusted.claims, email_trusted: facts.email_trusted };
     let revoked = revocation::check(entry, &facts.subject, facts.issued_at, request.now);
     let _ = watcher.check(Step::Revocation, revoked, "The identity is not revoked.");
+    let effort = Effort::new();
+    let subject = Subject::new(&untrusted.claims, facts.email_trusted, &effort);
     let denied = decision::denied(entry, &subject, request);
     let none = format!("None of {} matches.", entry.denials.rules.len());
     let _ = watcher.check(Step::DenyRules, denied, &none);
@@ -316,8 +330,22 @@ fn rules(
     for near in near.iter().take(RULES_SHOWN) {
         explanation.note(format!("rule {}", near.rule_id()), Passed::No, near.detail(subject));
     }
+    if subject.effort.is_spent() {
+        explanation.refuse("rules", Refusal::PatternsTooCostly);
+    }
+    role_login(explanation, entry, subject, request);
+    explanation.note("identity login", Passed::NotChecked, "This version has role logins only.");
+}
+
+/// What becomes of a login as the role that is asked for, or whether any rule counts if none is.
+fn role_login(
+    explanation: &mut Explanation,
+    entry: &ArchivedPolicyEntry,
+    subject: &Subject<'_>,
+    request: &Request<'_>,
+) {
     if request.user.is_empty() {
-        if counting == 0 {
+        if explanation.given.is_empty() {
             explanation.refuse("rules", Refusal::NoRule);
         }
         return;

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::limits;
@@ -109,7 +109,7 @@ impl Parser {
 
     fn object(&mut self, text: &str, depth: usize) -> Result<Json, JsonProblem> {
         let members = serde_json::Deserializer::from_str(text)
-            .deserialize_map(Members)
+            .deserialize_map(Members { most: self.bounds.members })
             .map_err(|_| JsonProblem::NotJson)?;
         self.members = self.members.saturating_add(members.len());
         if self.members > self.bounds.members {
@@ -127,7 +127,9 @@ impl Parser {
     }
 
     fn array(&mut self, text: &str, depth: usize) -> Result<Json, JsonProblem> {
-        let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| JsonProblem::NotJson)?;
+        let elements = serde_json::Deserializer::from_str(text)
+            .deserialize_seq(Elements { most: self.bounds.elements })
+            .map_err(|_| JsonProblem::NotJson)?;
         if elements.len() > self.bounds.elements {
             return Err(JsonProblem::TooManyElements);
         }
@@ -147,8 +149,11 @@ fn without_nul(text: String) -> Result<String, JsonProblem> {
     if text.contains('\0') { Err(JsonProblem::NulCharacter) } else { Ok(text) }
 }
 
-/// Collects the members of one object, repeats and all.
-struct Members;
+/// Collects the members of one object, repeats and all, and of more than it may have only the first too many: a text
+/// names many more than memory should hold.
+struct Members {
+    most: usize,
+}
 
 impl<'de> Visitor<'de> for Members {
     type Value = Vec<(String, &'de RawValue)>;
@@ -159,10 +164,37 @@ impl<'de> Visitor<'de> for Members {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
-        while let Some(member) = map.next_entry()? {
+        while members.len() <= self.most
+            && let Some(member) = map.next_entry()?
+        {
             members.push(member);
         }
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(members)
+    }
+}
+
+/// The same for the elements of one array.
+struct Elements {
+    most: usize,
+}
+
+impl<'de> Visitor<'de> for Elements {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while elements.len() <= self.most
+            && let Some(element) = seq.next_element()?
+        {
+            elements.push(element);
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(elements)
     }
 }
 

@@ -43,6 +43,7 @@ mod base64url;
 mod checks;
 mod confines;
 mod derived;
+mod effort;
 mod fingerprint;
 mod header;
 mod index;

@@ -106,7 +106,17 @@ pub(crate) fn compile(column: &str, text: &str) -> Result<Vec<Member>, RowError>
             .detail(format!("It has {}; at most {} are allowed.", members.len(), limits::MATCH_MEMBERS))
             .hint("All of them must hold: keep those that decide."));
     }
-    members.into_iter().map(|(name, value)| Place { column, name: &name }.member(&value)).collect()
+    let members: Vec<Member> = members
+        .into_iter()
+        .map(|(name, value)| Place { column, name: &name }.member(&value))
+        .collect::<Result<_, _>>()?;
+    let patterns: usize = members.iter().map(|member| member.test.patterns()).sum();
+    if patterns > limits::PATTERNS {
+        return Err(RowError::new(format!("\"{column}\" has too many regular expressions and globs"))
+            .detail(format!("It has {patterns}; at most {} are allowed.", limits::PATTERNS))
+            .hint("Join them with \"|\" in one regular expression, or write several rules."));
+    }
+    Ok(members)
 }
 
 /// Where in a row something stands.
@@ -255,13 +265,13 @@ pub(crate) fn problem_sentence(problem: JsonProblem) -> &'static str {
 }
 
 impl Test {
-    /// Whether a pattern is in it anywhere.
-    pub(crate) fn has_pattern(&self) -> bool {
+    /// How many patterns are in it.
+    pub(crate) fn patterns(&self) -> usize {
         match self {
-            Test::Fits(_) => true,
-            Test::Any(tests) => tests.iter().any(Test::has_pattern),
-            Test::Not(test) => test.has_pattern(),
-            Test::Equals(_) | Test::Exists(_) => false,
+            Test::Fits(_) => 1,
+            Test::Any(tests) => tests.iter().map(Test::patterns).sum(),
+            Test::Not(test) => test.patterns(),
+            Test::Equals(_) | Test::Exists(_) => 0,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::row::shown;
 use crate::rules::{ArchivedEffect, ArchivedRule, Unmet};
-use crate::subject::Subject;
+use crate::subject::{Email, Subject};
 
 /// A rule that does not count.
 pub(crate) struct Near<'a> {
@@ -49,7 +49,7 @@ impl Near<'_> {
                 Unmet::Confine(confine) => format!("it {}", confine.words()),
                 Unmet::Member(member) => {
                     let steps = member.path.steps();
-                    let hidden = !subject.email_trusted && steps.clone().next() == Some("email");
+                    let hidden = subject.email != Email::Trusted && steps.clone().next() == Some("email");
                     let why = if hidden {
                         "is not verified"
                     } else if crate::path::find(steps.clone(), subject.claims).is_none() {

@@ -8,6 +8,7 @@ use regex_lite::{Regex, RegexBuilder};
 use regex_syntax::ast::{self, Ast, Flag, RepetitionKind, RepetitionRange};
 use rkyv::{Archive, Deserialize, Serialize};
 
+use crate::effort::Effort;
 use crate::limits;
 
 /// A pattern that fits a whole text or does not fit it.
@@ -21,6 +22,8 @@ pub(crate) struct Pattern {
     pub(crate) suffix: String,
     /// Every text that fits holds it somewhere.
     needle: String,
+    /// Bytes that it takes compiled, rounded up to a power of two.
+    weight: u32,
     /// Written as a regular expression, not as a glob.
     pub(crate) is_regex: bool,
     /// Group 1 is there, for `\1`.
@@ -34,6 +37,7 @@ pub(crate) struct PatternRef<'a> {
     prefix: &'a str,
     suffix: &'a str,
     needle: &'a str,
+    weight: u32,
 }
 
 impl Pattern {
@@ -45,6 +49,7 @@ impl Pattern {
         let compiled = compile(&expression)?;
         let Literals { prefix, suffix, longest, .. } = Literals::of(text);
         Ok(Pattern {
+            weight: weight(&expression),
             expression,
             prefix,
             suffix,
@@ -70,8 +75,8 @@ impl Pattern {
     }
 
     pub(crate) fn borrowed(&self) -> PatternRef<'_> {
-        let Pattern { expression, prefix, suffix, needle, .. } = self;
-        PatternRef { expression, prefix, suffix, needle }
+        let Pattern { expression, prefix, suffix, needle, weight, .. } = self;
+        PatternRef { expression, prefix, suffix, needle, weight: *weight }
     }
 }
 
@@ -82,6 +87,7 @@ impl ArchivedPattern {
             prefix: self.prefix.as_str(),
             suffix: self.suffix.as_str(),
             needle: self.needle.as_str(),
+            weight: self.weight.to_native(),
         }
     }
 }
@@ -89,13 +95,14 @@ impl ArchivedPattern {
 /// A pattern that is compiled when the first text comes that it may fit.
 pub(crate) struct Matcher<'a> {
     pattern: PatternRef<'a>,
+    effort: &'a Effort,
     /// The inner None: it does not compile (any more), and fits nothing.
     compiled: Option<Option<Regex>>,
 }
 
 impl<'a> Matcher<'a> {
-    pub(crate) fn new(pattern: PatternRef<'a>) -> Matcher<'a> {
-        Matcher { pattern, compiled: None }
+    pub(crate) fn new(pattern: PatternRef<'a>, effort: &'a Effort) -> Matcher<'a> {
+        Matcher { pattern, effort, compiled: None }
     }
 
     pub(crate) fn fits(&mut self, text: &str) -> bool {
@@ -108,17 +115,28 @@ impl<'a> Matcher<'a> {
     }
 
     fn regex(&mut self, text: &str) -> Option<&Regex> {
-        let PatternRef { expression, prefix, suffix, needle } = self.pattern;
+        let PatternRef { expression, prefix, suffix, needle, weight } = self.pattern;
         let may_fit = text.starts_with(prefix) && text.ends_with(suffix) && text.contains(needle);
-        if !may_fit {
+        if !may_fit || !self.effort.take(weight, text.len()) {
             return None;
         }
         self.compiled.get_or_insert_with(|| compile(expression).ok()).as_ref()
     }
 }
 
+/// The smallest power of two that the expression compiles in.
+fn weight(expression: &str) -> u32 {
+    let most = u32::try_from(limits::PATTERN_BYTES).unwrap_or(u32::MAX);
+    let fits = |size: u32| compile_within(expression, usize::try_from(size).unwrap_or(0)).is_ok();
+    (8..u32::BITS).map(|bits| 1_u32 << bits).find(|size| *size >= most || fits(*size)).unwrap_or(most)
+}
+
 fn compile(expression: &str) -> Result<Regex, String> {
-    RegexBuilder::new(expression).size_limit(limits::PATTERN_BYTES).build().map_err(|error| error.to_string())
+    compile_within(expression, limits::PATTERN_BYTES)
+}
+
+fn compile_within(expression: &str, bytes: usize) -> Result<Regex, String> {
+    RegexBuilder::new(expression).size_limit(bytes).build().map_err(|error| error.to_string())
 }
 
 /// What is known of every text that an expression fits, or a part of it.

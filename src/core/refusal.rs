@@ -134,6 +134,7 @@ refusals! {
     IdentityRevoked = "identity_revoked", 112, FINAL, "The identity is revoked.";
     SessionsEnded = "sessions_ended", 112, FINAL, "The sessions of the identity were ended, and the token was issued before that, or does not say when.";
     BrokenDenyRule { rule: i64 } = "broken_deny_rule", 97, FINAL, "A rule that denies does not compile; logins of its provider are refused until it is mended.";
+    PatternsTooCostly = "patterns_too_costly", 97, FINAL, "Matching the regular expressions and globs of the rules takes too long on the claims of this token.";
     DeniedByRule { rule: i64 } = "denied_by_rule", 97, FINAL, "A rule denies the login.";
     NoRule = "no_rule", 98, FINAL, "No rule matches the token in this database.";
     UserNotMapped = "user_not_mapped", 100, FINAL, "Rules match the token, but none gives the requested role.";

@@ -7,7 +7,7 @@ use crate::confines::{Confine, Confines};
 use crate::decision::Request;
 use crate::derived::{self, Template};
 use crate::limits;
-use crate::matching::{self, ArchivedMember, Member, Test};
+use crate::matching::{self, ArchivedMember, Member};
 use crate::row::{self, RowError, shown};
 use crate::session_limit::SessionLimit;
 use crate::subject::Subject;
@@ -126,8 +126,10 @@ fn effect(row: &RuleRow, members: &[Member]) -> Result<Effect, RowError> {
         ("deny", None) => Ok(Effect::Deny),
         ("allow", None) => Err(RowError::new("a rule that allows must name a role").hint("Set \"role\".")),
         ("allow", Some(role)) => gives(row, role, members),
-        (other, _) => Err(RowError::new("\"effect\" must be 'allow' or 'deny'")
-            .detail(format!("It is {}.", shown(other)))),
+        (other, _) => {
+            Err(RowError::new("\"effect\" must be 'allow' or 'deny'")
+                .detail(format!("It is {}.", shown(other))))
+        }
     }
 }
 
@@ -158,19 +160,16 @@ fn gives(row: &RuleRow, role: &str, members: &[Member]) -> Result<Effect, RowErr
 impl Rule {
     /// Whether it has a regular expression or a glob.
     pub(crate) fn has_pattern(&self) -> bool {
-        self.members.iter().map(|member| &member.test).any(Test::has_pattern)
+        self.members.iter().any(|member| member.test.patterns() > 0)
     }
 }
 
 impl ArchivedRule {
     /// What keeps the rule from counting, confines first.
-    fn unmet<'a>(
-        &'a self,
-        subject: &Subject<'_>,
-        request: &Request<'_>,
-    ) -> impl Iterator<Item = Unmet<'a>> {
+    fn unmet<'a>(&'a self, subject: &Subject<'_>, request: &Request<'_>) -> impl Iterator<Item = Unmet<'a>> {
         let members = self.members.iter().filter(|member| !subject.has(member.path.steps(), &member.test));
-        self.confines.unmet(request).map(Unmet::Confine).into_iter().chain(members.map(Unmet::Member))
+        let deny = matches!(self.effect, ArchivedEffect::Deny);
+        self.confines.unmet(request, deny).map(Unmet::Confine).into_iter().chain(members.map(Unmet::Member))
     }
 
     /// All that keeps the rule from counting.

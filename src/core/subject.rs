@@ -1,5 +1,6 @@
 //! Who a token speaks of, as rules see it: what a claim's values are, and whether a test holds for them.
 
+use crate::effort::Effort;
 use crate::json::Json;
 use crate::matching::{ScalarRef, Testing, View};
 use crate::path;
@@ -8,36 +9,55 @@ use crate::pattern::Matcher;
 /// Claims that are lists of words if they are strings (RFC 8693, section 4.2; `scp`: Entra, Okta).
 pub(crate) const WORD_LISTS: [&str; 2] = ["scope", "scp"];
 
-/// Claims, and whether their e-mail address may decide anything.
+/// Claims, how far their e-mail address counts, and what looking at them may still cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Subject<'a> {
     pub(crate) claims: &'a Json,
-    /// `email_verified` is true, or the provider's `required_claims` has decided that question, or a deny rule asks.
-    pub(crate) email_trusted: bool,
+    pub(crate) email: Email,
+    pub(crate) effort: &'a Effort,
+}
+
+/// How far an e-mail address counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Email {
+    /// `email_verified` is true, or the provider's `required_claims` has decided that question.
+    Trusted,
+    /// Nobody has verified it: it gives nothing.
+    Hidden,
+    /// Nobody has verified it, and a rule that denies asks: it neither helps nor saves.
+    Doubtful,
 }
 
 impl<'a> Subject<'a> {
-    /// The same claims as deny rules see them: an address that nobody has verified still denies.
-    pub(crate) fn denied(self) -> Subject<'a> {
-        Subject { email_trusted: true, ..self }
+    pub(crate) fn new(claims: &'a Json, email_trusted: bool, effort: &'a Effort) -> Subject<'a> {
+        let email = if email_trusted { Email::Trusted } else { Email::Hidden };
+        Subject { claims, email, effort }
     }
 
-    /// Whether a member of `match` or `required_claims` holds. One on an untrusted e-mail address never does, `not` and
-    /// `exists` included.
-    pub(crate) fn has<'p>(
-        &self,
-        steps: impl Iterator<Item = &'p str> + Clone,
-        test: &impl Testing,
-    ) -> bool {
-        let hidden = !self.email_trusted && steps.clone().next() == Some("email");
-        !hidden && self.holds(&steps, test)
+    /// The same claims as rules that deny see them.
+    pub(crate) fn denied(self) -> Subject<'a> {
+        let email = if self.email == Email::Hidden { Email::Doubtful } else { self.email };
+        Subject { email, ..self }
+    }
+
+    /// Whether a member of `match` or `required_claims` holds. One on a hidden e-mail address never does, `not` and
+    /// `exists` included; one on a doubtful address does if it holds for the address or without any.
+    pub(crate) fn has<'p>(&self, steps: impl Iterator<Item = &'p str> + Clone, test: &impl Testing) -> bool {
+        match self.email {
+            Email::Hidden if steps.clone().next() == Some("email") => false,
+            Email::Doubtful if steps.clone().next() == Some("email") => {
+                let without = Subject { claims: &Json::Null, ..*self };
+                self.holds(&steps, test) || without.holds(&steps, test)
+            }
+            _ => self.holds(&steps, test),
+        }
     }
 
     fn holds<'p, T: Testing>(&self, steps: &(impl Iterator<Item = &'p str> + Clone), test: &T) -> bool {
         match test.view() {
             View::Equals(wanted) => self.any_value(steps.clone(), |value| value == wanted),
             View::Fits(pattern) => {
-                let mut matcher = Matcher::new(pattern);
+                let mut matcher = Matcher::new(pattern, self.effort);
                 self.any_value(
                     steps.clone(),
                     |value| matches!(value, ScalarRef::String(text) if matcher.fits(text)),

@@ -97,7 +97,12 @@ fn decode(part: &[u8]) -> Result<Zeroizing<Vec<u8>>, Refusal> {
 impl Untrusted {
     /// Claims that no token brought: for explanations. Their signature verifies with no key.
     pub(crate) fn of_claims(claims: Json) -> Untrusted {
-        Untrusted { header: Header::of_claims(), claims, signing_input: Zeroizing::default(), signature: Zeroizing::default() }
+        Untrusted {
+            header: Header::of_claims(),
+            claims,
+            signing_input: Zeroizing::default(),
+            signature: Zeroizing::default(),
+        }
     }
 
     /// The claim `iss`, to find the provider by, byte for byte (RFC 7519, section 4.1.1).

@@ -7,13 +7,14 @@
 
 use crate::account::Account;
 use crate::checks::Checks;
+use crate::effort::Effort;
 use crate::json::Json;
 use crate::limits;
 use crate::path::ClaimPath;
 use crate::refusal::Refusal;
 use crate::row::shown;
 use crate::selection::Selected;
-use crate::subject::{Subject, WORD_LISTS};
+use crate::subject::{Email, Subject, WORD_LISTS};
 use crate::time::numeric_date;
 use crate::token::Untrusted;
 use crate::trace::{Login, Step, Trace};
@@ -114,10 +115,12 @@ pub(crate) fn judge(
     let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
     let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
     trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
-    let subject = subject(claims, checks);
+    let effort = Effort::new();
+    let subject = subject(claims, checks, &effort);
     let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test))
     {
         Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
+        None if effort.is_spent() => Err(Refusal::PatternsTooCostly),
         None => Ok(()),
     };
     trace.check(Step::RequiredClaims, required, "Each of the provider's required_claims holds.")?;
@@ -138,16 +141,14 @@ pub(crate) fn judge(
         identity,
         expires_at: times.expires_at,
         issued_at: times.issued_at,
-        email_trusted: subject.email_trusted,
+        email_trusted: subject.email == Email::Trusted,
     })
 }
 
 /// The claims as this provider's rules see them.
-pub(crate) fn subject<'a>(claims: &'a Json, checks: &Checks) -> Subject<'a> {
-    Subject {
-        claims,
-        email_trusted: checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true)),
-    }
+pub(crate) fn subject<'a>(claims: &'a Json, checks: &Checks, effort: &'a Effort) -> Subject<'a> {
+    let email_trusted = checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true));
+    Subject::new(claims, email_trusted, effort)
 }
 
 fn check_typ(untrusted: &Untrusted, checks: &Checks) -> Result<(), Refusal> {
@@ -159,7 +160,7 @@ pub(crate) fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String,
     let claim = &checks.identity_claim;
     let identity =
         name(claim.find(subject.claims)).ok_or_else(|| Refusal::IdentityInvalid { claim: claim.text() })?;
-    if claim.is("email") && !subject.email_trusted {
+    if claim.is("email") && subject.email != Email::Trusted {
         return Err(Refusal::EmailUnverified);
     }
     Ok(identity.to_owned())

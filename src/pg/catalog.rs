@@ -130,7 +130,7 @@ pub(crate) fn may_connect(role: u32, database: &str) -> bool {
 #[cfg(feature = "pg15")]
 unsafe fn database_aclcheck(database: pg_sys::Oid, role: pg_sys::Oid) -> pg_sys::AclResult::Type {
     // SAFETY: as in `may_connect`.
-    unsafe { pg_sys::pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT.into()) }
+    unsafe { pg_sys::pg_database_aclcheck(database, role, pg_sys::ACL_CONNECT) }
 }
 
 #[cfg(not(feature = "pg15"))]

@@ -4,9 +4,10 @@ use super::keeping;
 use crate::pg::startup;
 use crate::rows;
 use pg_oidc_core::image::PolicyImage;
+use pg_oidc_core::limits;
 use pg_oidc_core::provider::Provider;
-use pg_oidc_core::row::RowError;
 use pg_oidc_core::revocation::Revocation;
+use pg_oidc_core::row::RowError;
 use pg_oidc_core::rules::{Rule, RuleRow, compile_rule};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::prelude::*;
@@ -78,9 +79,8 @@ pub(crate) fn read(known: Option<i64>) -> Result<Found, String> {
 }
 
 fn providers(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Vec<Provider>, String> {
-    let table = client
-        .select("SELECT p.name, oidc.provider_row(p) FROM oidc.provider p", None, &[])
-        .map_err(sql)?;
+    let table =
+        client.select("SELECT p.name, oidc.provider_row(p) FROM oidc.provider p", None, &[]).map_err(sql)?;
     let mut compiled = Vec::with_capacity(table.len());
     for tuple in table {
         let name: String = tuple.get(1).map_err(sql)?.unwrap_or_default();
@@ -126,7 +126,7 @@ const RULES: &str = "SELECT m.id, m.provider, m.match::text, m.role, coalesce(m.
    FROM oidc.role_mapping m WHERE m.enabled";
 
 fn rules(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result<Rules, String> {
-    let table = client.select(RULES, None, &[]).map_err(sql)?;
+    let table = client.select(RULES, i64::try_from(limits::RULES + 1).ok(), &[]).map_err(sql)?;
     let mut rules = Rules { compiled: Vec::with_capacity(table.len()), ..Rules::default() };
     for tuple in table {
         let row = rule(&tuple).map_err(sql)?;

@@ -37,8 +37,9 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // Where there is no such database this ends the worker, and the next one comes to the line above.
     worker::connect(Some(&database));
     CONNECTED.store(true, Ordering::Relaxed);
-    // A table that somebody has locked must not hold this worker for ever.
-    worker::set(c"lock_timeout", c"2s");
+    // A table that somebody has locked must not hold this worker for ever; and below deadlock_timeout, so that in a
+    // deadlock it is the worker that gives way.
+    worker::set(c"lock_timeout", c"500ms");
     worker::set(c"statement_timeout", c"0");
     // What the owner of the database has set for all its sessions must not reach this one.
     worker::set(c"role", c"none");

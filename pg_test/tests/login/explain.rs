@@ -305,3 +305,19 @@ fn n128_it_changes_nothing_and_is_not_for_everybody() -> Result<()> {
     assert!(rows.len() > 10, "{rows:?}");
     Ok(())
 }
+
+#[test]
+fn f046_words_of_a_text_of_any_length_stop_nothing() -> Result<()> {
+    let stage = stage();
+    let admin = stage.admin()?;
+    let words = |sql: &str| admin.value(&format!("SELECT oidc.condition_text({sql})"));
+    assert_eq!(
+        words("'{\"a\":[0' || repeat(',0', 20000000) || ']}'")?.as_deref(),
+        Some("(too long to show)")
+    );
+    assert_eq!(words("'{\"a\": 1}'")?.as_deref(), Some("a is 1"));
+    let told = admin
+        .error("SELECT * FROM oidc.explain_claims('nobody', jsonb_build_object('a', repeat('x', 70000)))")?;
+    assert_eq!(told.message, "the claims are too long");
+    Ok(())
+}

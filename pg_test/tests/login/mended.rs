@@ -173,7 +173,10 @@ fn n128_default_privileges_gave_rights() -> Result<()> {
     assert_eq!(admin.value(sequences)?.as_deref(), Some("0"));
     let functions = "SELECT string_agg(proname, ' ' ORDER BY proname) FROM pg_proc p \
                      WHERE pronamespace = 'oidc'::regnamespace AND has_function_privilege('app', p.oid, 'EXECUTE')";
-    assert_eq!(admin.value(functions)?.as_deref(), Some("claim claims claims_text identity provider"));
+    assert_eq!(
+        admin.value(functions)?.as_deref(),
+        Some("claim claims claims_text condition_text identity provider")
+    );
     let schema = "SELECT has_schema_privilege('app', 'oidc', 'CREATE')";
     assert_eq!(admin.value(schema)?.as_deref(), Some("f"));
     // Even with EXECUTE, the trigger that moves the generation is for the policy's own tables.

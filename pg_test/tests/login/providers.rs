@@ -87,7 +87,7 @@ fn outcomes(
                 );
             }
             Err(reason) => {
-                let refused = stage.refusal(&stage.login(*role, &token), role, change)?;
+                let refused = stage.refusal(&stage.login(role, &token), role, change)?;
                 ensure!(refused.reason == *reason, "{change}: {} instead of {reason}", refused.reason);
             }
         }

@@ -178,6 +178,46 @@ fn pattern_bytes() {
 }
 
 #[test]
+fn patterns_of_a_rule() {
+    let with = |count: usize| {
+        let patterns: Vec<Value> = (0..count).map(|number| json!({"glob": format!("g{number}*")})).collect();
+        compile_rule(&rule_row(1, &json!({"a": {"any": patterns}}), "reader")).map(|_| ())
+    };
+    assert_eq!(with(limits::PATTERNS), Ok(()));
+    let error = with(limits::PATTERNS + 1).unwrap_err();
+    assert_eq!(error.message, "\"match\" has too many regular expressions and globs");
+}
+
+/// Rules whose patterns cost more than a decision may: about a quarter each, for a claim of 8,000 bytes.
+pub(crate) fn costly(count: i64, effect: &str) -> Vec<RuleRow> {
+    let pattern = json!({"regex": "(?:b{1000})?[cd]"});
+    let row = |id| RuleRow {
+        effect: effect.to_owned(),
+        role: (effect == "allow").then(|| "reader".to_owned()),
+        ..rule_row(id, &json!({"c": {"any": [pattern.clone(), pattern.clone()]}}), "reader")
+    };
+    (0..count).map(row).collect()
+}
+
+#[test]
+fn pattern_effort() {
+    let token = token(&claims_with(json!({"c": "a".repeat(8000)})));
+    let plain = rule_row(1000, &json!({}), "reader");
+    let outcome = |mut rules: Vec<RuleRow>| {
+        rules.push(plain.clone());
+        World::with_rules(rules).outcome(&token)
+    };
+    // Few of them are only slow. More than that are not tried, and what they would have said is not known.
+    assert_eq!(outcome(costly(1, "deny")), "accepted");
+    assert_eq!(outcome(costly(200, "deny")), "patterns_too_costly");
+    assert_eq!(outcome(costly(200, "allow")), "patterns_too_costly");
+    let few = World::with_rules([costly(200, "deny"), vec![plain.clone()]].concat());
+    assert_eq!(few.outcome(&crate::common::token(&claims())), "accepted", "a token without that claim");
+    // 1,000 plain patterns on 20 groups of 20 bytes are within it.
+    const { assert!(limits::PATTERN_EFFORT >= 1000 * 20 * 20 * 512) }
+}
+
+#[test]
 fn rules_with_patterns() {
     let rules = |patterns: usize, change: fn(&mut RuleRow)| {
         let with = |id: usize, test: Value| {

@@ -60,9 +60,22 @@ fn databases() {
             assert!(!is_for(&[word], "app", replication), "{word}");
         }
     }
-    // A physical replication connection reads all databases; whatever name it comes with is not its.
-    for database in ["", "app", "replication"] {
-        assert!(!is_for(&["app", "replication"], database, Replication::Physical), "{database}");
+    // A physical replication connection reads all databases, whatever name it comes with: more than a rule for some of
+    // them allows, and what one denies.
+    let verified = World::new().verified(&token(&claims())).unwrap();
+    for database in ["", "app", "replication", "other"] {
+        let request = Request { database, replication: Replication::Physical, ..request() };
+        let some_databases = RuleRow {
+            databases: Some(some(&["app", "replication"])),
+            replication: Some(true),
+            ..rule_row(1, &json!({}), "reader")
+        };
+        let allowed = Policy::new(std::slice::from_ref(&some_databases)).decide(&verified, &request);
+        assert_eq!(allowed, Err("replication_refused"), "{database}");
+        let deny = RuleRow { effect: "deny".to_owned(), role: None, ..some_databases };
+        let everywhere = RuleRow { replication: Some(true), ..rule_row(2, &json!({}), "reader") };
+        assert_eq!(Policy::new(std::slice::from_ref(&everywhere)).decide(&verified, &request), Ok(2));
+        assert_eq!(Policy::new(&[deny, everywhere]).decide(&verified, &request), Err("denied_by_rule"));
     }
 }
 

@@ -103,7 +103,12 @@ impl Rule {
         let trusted = claims.get("email_verified") == Some(&Value::Bool(true));
         self.members.iter().all(|(name, test)| {
             let email = name.trim_start_matches('/').split('/').next() == Some("email");
-            (self.deny || trusted || !email) && test.holds(claims, name)
+            match (email && !trusted, self.deny) {
+                (false, _) => test.holds(claims, name),
+                (true, false) => false,
+                // An address that nobody has verified saves nobody from a denial.
+                (true, true) => test.holds(claims, name) || test.holds(&Value::Null, name),
+            }
         })
     }
 }
@@ -301,6 +306,15 @@ fn the_examples_of_the_language() {
     }
 }
 
+/// Whether the test holds for a claim that is missing.
+fn holds_without(test: &Value) -> bool {
+    match (test.get("not"), test.get("any").and_then(Value::as_array)) {
+        (Some(test), _) => !holds_without(test),
+        (_, Some(tests)) => tests.iter().any(holds_without),
+        _ => test.get("exists") == Some(&Value::Bool(false)),
+    }
+}
+
 #[test]
 fn n090_an_unverified_address_gives_nothing_and_denies() {
     let allow = |test: &Value| rule_row(1, &json!({"email": test}), "reader");
@@ -320,6 +334,8 @@ fn n090_an_unverified_address_gives_nothing_and_denies() {
         (json!({"exists": false}), false),
         (json!({"not": {"exists": true}}), false),
         (json!("b@corp.example"), false),
+        (json!({"not": {"glob": "*@corp.example"}}), false),
+        (json!({"any": [{"not": {"glob": "*@corp.example"}}, "b"]}), false),
     ] {
         for (verified, trusted) in [
             (json!(true), true),
@@ -332,7 +348,9 @@ fn n090_an_unverified_address_gives_nothing_and_denies() {
             let outcome = World::with_rules(vec![allow(&test)]).outcome(&token);
             assert_eq!(outcome, if trusted && holds { "accepted" } else { "no_rule" }, "{test} {verified}");
             let outcome = World::with_rules(vec![deny(&test), all.clone()]).outcome(&token);
-            assert_eq!(outcome, if holds { "denied_by_rule" } else { "accepted" }, "{test} {verified}");
+            // Nor does an unverified address save anybody from a denial.
+            let denied = holds || !trusted && holds_without(&test);
+            assert_eq!(outcome, if denied { "denied_by_rule" } else { "accepted" }, "{test} {verified}");
         }
         // Not there at all: nothing to trust, `not` and `exists` included.
         assert_ne!(World::with_rules(vec![allow(&test)]).outcome(&token(&claims())), "accepted", "{test}");

@@ -12,7 +12,7 @@ use pg_oidc_core::rules::{RuleRow, compile_rule};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::common::{World, claims, claims_with, provider_row, rule_row, token};
+use crate::common::{Policy, World, claims, claims_with, provider_row, rule_row, token};
 
 /// Values from a small set, so that rules and tokens meet often.
 fn value() -> impl Strategy<Value = Value> {
@@ -105,6 +105,32 @@ proptest! {
     #[test]
     fn any_payload_is_judged_without_panic(payload in r#"[\[\]{}",:0-9eE+\-.a\\ustrfn]{0,60}"#) {
         let _ = World::new().login(&crate::common::token_raw(payload));
+    }
+}
+
+/// Each length of a literal is looked up by itself, at both ends, in bytes.
+#[test]
+fn literals_of_every_length_are_found() {
+    for unit in ["x", "\u{e9}"] {
+        let literal = |id: i64| unit.repeat(usize::try_from(id).unwrap());
+        // A longer literal is only found where the text has one.
+        let rows = (1..60).flat_map(|id| {
+            let start = json!({"t": {"glob": format!("{}-*", literal(id))}});
+            let end = json!({"t": {"regex": format!("[^x].*-{}", literal(id))}});
+            [rule_row(id, &start, "reader"), rule_row(id + 100, &end, "reader")]
+        });
+        let policy = Policy::new(&rows.collect::<Vec<_>>());
+        let decide = |text: String| {
+            let verified = World::new().verified(&token(&claims_with(json!({ "t": text })))).unwrap();
+            policy.decide(&verified, &World::new().request())
+        };
+        for id in 1..60 {
+            assert_eq!(decide(format!("{}-a", literal(id))), Ok(id));
+            assert_eq!(decide(format!("a-{}", literal(id))), Ok(id + 100));
+        }
+        assert_eq!(decide(format!("{}-a", literal(60))), Err("no_rule"));
+        assert_eq!(decide(format!("a-{}", literal(60))), Err("no_rule"));
+        assert_eq!(decide(literal(7)), Err("no_rule"));
     }
 }
 

@@ -11,11 +11,18 @@
 //! claims      B5   n066 to n095: claims other than times
 //! times       B5   n077 to n086: exp, nbf, iat
 //! mapping     B6   n098 to n103: rules
+//! language    B5   n090 and n095: the language of match against an obvious evaluator
+//! patterns    B6   n096: expressions and globs against an obvious matcher (oracle)
+//! deny        B6   n097 and n099: rules that deny, and the order of rules
+//! derived     B6   n102 to n108: roles made of a token
+//! confines    B7   n123: databases, addresses, replication, validity
 //! condition        a match in words
-//! rows             what compile_provider and compile_rule accept and refuse
+//! rows             what compile_provider accepts and refuses
+//! rule_rows   B6   n102 and n103: what compile_rule accepts and refuses
 //! documents        discovery, pg_hba.conf, one claim as text
 //! bounds           every limit at its value and one above
-//! lookup           the index finds what a scan finds; images; 100,000 rules
+//! lookup           the index finds what a scan finds; 100,000 rules
+//! images           changed bytes are refused or decide without panic
 //! vectors          Wycheproof and the JOSE cookbook, run inside the crate; fixtures/whitelist.json
 //! sessions         session limits, revocations, what keeps a session
 //! refusals         every reason is provoked; nothing of a token is shown

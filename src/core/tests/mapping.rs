@@ -192,8 +192,7 @@ fn a_changed_provider_is_noticed_between_verify_and_decide() {
         let image = PolicyImage::build(vec![compile_provider(&row, false).unwrap()], rules).unwrap();
         let bytes = encode_policy(&image).unwrap();
         let policy = check_policy(&bytes).unwrap();
-        decide(policy, &verified, &World::new().request())
-            .map_err(|refusal| refusal.code())
+        decide(policy, &verified, &World::new().request()).map_err(|refusal| refusal.code())
     };
     assert!(decide_with(provider_row()).is_ok());
     let mut changed = provider_row();

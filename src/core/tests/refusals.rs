@@ -108,6 +108,10 @@ fn provoked() -> Vec<Refusal> {
         login(with_role(ROLE_OID + 1), &good),
         login(World { replication: Replication::Physical, ..World::new() }, &good),
         login(World::with_rules(vec![deny.clone()]), &good),
+        login(
+            World::with_rules(crate::bounds::costly(200, "deny")),
+            &token(&claims_with(json!({"c": "a".repeat(8000)}))),
+        ),
         between(provider_row(), Some(deny.id)),
         // The provider changes between the check of the token and the decision.
         between(ProviderRow { clock_skew_us: 1, ..provider_row() }, None),

@@ -162,13 +162,13 @@ fn rules_of_others_stay_as_they_are() -> Result<()> {
     ensure!(seen.stderr.contains("permission denied to change the OIDC policy"), "{seen:?}");
     // A function of somebody who may, called by somebody who may not, writes with its owner's rights; and the other way.
     let admin = stage().admin()?;
-    admin.rows(&format!(
+    admin.rows(
         "CREATE FUNCTION theirs_touch(rule bigint) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog \
          AS 'UPDATE oidc.role_mapping SET comment = session_user WHERE id = rule'; \
          ALTER FUNCTION theirs_touch(bigint) OWNER TO theirs; \
          CREATE ROLE theirs_guest; GRANT theirs_guest TO theirs; GRANT USAGE ON SCHEMA oidc TO theirs_guest; \
          GRANT ALL ON oidc.role_mapping TO theirs_guest"
-    ))?;
+    )?;
     let called = |rule: &str| format!("SELECT theirs_touch({rule})");
     refused(&admin, "theirs", &called(&theirs), NO_ADMIN)?;
     lead.session.rows("SET ROLE theirs_guest")?;
