@@ -1,28 +1,29 @@
--- Every change of the policy is an event, written in the transaction of the change.
-COMMENT ON TABLE oidc.audit_log IS 'Changes of providers, rules and revocations: who, when, before and after. Written by triggers; only superusers may change it. Decisions are in the server log';
+-- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
+-- registry worker soon after.
+COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, sessions that were ended, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
 COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
 COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
-COMMENT ON COLUMN oidc.audit_log.event IS 'provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
-COMMENT ON COLUMN oidc.audit_log.outcome IS '''done'' for a change';
-COMMENT ON COLUMN oidc.audit_log.reason IS 'Not used yet';
-COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation';
-COMMENT ON COLUMN oidc.audit_log.subject IS 'The subject of the revocation';
-COMMENT ON COLUMN oidc.audit_log.identity IS 'Not used yet';
-COMMENT ON COLUMN oidc.audit_log.requested_user IS 'Not used yet';
-COMMENT ON COLUMN oidc.audit_log.role IS 'The role of the rule';
-COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The id of the rule';
-COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session';
+COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''session_end''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''ended'' for a session, ''done'' for a change';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log';
+COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation; null for a login whose token names no issuer of the policy';
+COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
+COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
+COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
+COMMENT ON COLUMN oidc.audit_log.role IS 'The role of an accepted login, or of the rule';
+COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The rule that gave the role or denied the login; the id of the changed rule';
+COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session, or that the client asked for';
 COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
-COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection of the session is encrypted by TLS';
+COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
 COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
-COMMENT ON COLUMN oidc.audit_log.kid IS 'Not used yet';
-COMMENT ON COLUMN oidc.audit_log.token_id IS 'Not used yet';
-COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session';
+COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
+COMMENT ON COLUMN oidc.audit_log.token_id IS 'The claim "jti" of a token whose signature was verified, if it has one';
+COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it';
 COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
 COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
 COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
 COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
-COMMENT ON COLUMN oidc.audit_log.facts IS 'token: provider, subject and identity of the token that opened the session, where one did';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
 
 ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';

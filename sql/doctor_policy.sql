@@ -38,9 +38,10 @@ CREATE FUNCTION oidc.doctor_tables()
               FROM (VALUES
                 ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
                  '{check_rights,check_rights_to_truncate}'::text[]),
-                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row,policy_changed,policy_truncated}'),
+                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{policy_changed,policy_truncated}'),
                 ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{audit,audit_truncate}'),
-                ('{oidc.revocation,oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
+                ('{oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
               ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
         )
         SELECT r.* FROM oidc.check_result('table_triggers', 'fail',

@@ -107,6 +107,20 @@ CREATE FUNCTION oidc.doctor_workers()
                 'The %s %s of the %s bytes that there are.', what, bytes, capacity)] END,
             format('Set "pg_oidc.shared_memory" to %sMB and restart the server.', megabytes),
             format('%s of %s bytes are in use.', bytes, capacity)) r
+        UNION ALL
+        SELECT r.* FROM board,
+            LATERAL (SELECT coalesce(max(value) FILTER (WHERE metric = 'audit_events_dropped'), 0) AS dropped,
+                            coalesce(max(value) FILTER (WHERE metric = 'audit_events_waiting'), 0) AS waiting,
+                            coalesce(max(value) FILTER (WHERE metric = 'audit_queue_bytes'), 0) * 2
+                                >= max(value) FILTER (WHERE metric = 'audit_queue_capacity') AS half_full
+                       FROM oidc.stat_rows() WHERE state IS NOT NULL) queue,
+            oidc.check_result('audit_queue', 'warn',
+            CASE WHEN dropped > 0 THEN ARRAY[format(
+                '%s logins since the server started are not in oidc.audit_log, only in the server log.', dropped)] END
+            || CASE WHEN half_full THEN ARRAY[format(
+                '%s logins wait to be written to oidc.audit_log, which takes half of the room for them.', waiting)] END,
+            'The server log says why oidc.audit_log could not be written, or there were more logins than it could take.',
+            format('%s logins wait to be written.', waiting)) r
     $$;
 COMMENT ON FUNCTION oidc.doctor_workers() IS 'Checks of oidc.doctor(): the workers and what they have published';
 

@@ -21,7 +21,7 @@ CREATE TABLE oidc.provider (
     required_claims  jsonb,
     clock_skew       interval NOT NULL DEFAULT '30 seconds',
     max_token_age    interval,
-    session_limit    text NOT NULL DEFAULT 'none',
+    session_limit    text NOT NULL DEFAULT '8 hours',
     auto_provision   boolean NOT NULL DEFAULT false,
     base_role        text,
     enabled          boolean NOT NULL DEFAULT true,
@@ -45,7 +45,7 @@ COMMENT ON COLUMN oidc.provider.accepted_typ IS 'Values of the header "typ" that
 COMMENT ON COLUMN oidc.provider.required_claims IS 'Claims that every token must have, in the language of role_mapping.match';
 COMMENT ON COLUMN oidc.provider.clock_skew IS 'Tolerance for exp, nbf and iat, at most 300 s';
 COMMENT ON COLUMN oidc.provider.max_token_age IS 'Longest time since iat; null: no limit but exp';
-COMMENT ON COLUMN oidc.provider.session_limit IS 'Only ''none'' is supported yet';
+COMMENT ON COLUMN oidc.provider.session_limit IS 'When sessions end: an interval after the login, ''token'' (with the token), ''none'' (never by time)';
 COMMENT ON COLUMN oidc.provider.auto_provision IS 'Not supported yet: must be false';
 COMMENT ON COLUMN oidc.provider.base_role IS 'Not supported yet: must be null';
 COMMENT ON COLUMN oidc.provider.enabled IS 'False: its tokens are refused';
@@ -83,7 +83,7 @@ COMMENT ON COLUMN oidc.role_mapping.replication IS 'True: for replication connec
 COMMENT ON COLUMN oidc.role_mapping.addresses IS 'Client addresses for which the rule counts; null: all, and Unix-domain sockets';
 COMMENT ON COLUMN oidc.role_mapping.valid_from IS 'When the rule begins to count; null: from the start';
 COMMENT ON COLUMN oidc.role_mapping.valid_until IS 'When the rule stops counting; null: never';
-COMMENT ON COLUMN oidc.role_mapping.session_limit IS 'Only null or ''none'' is supported yet';
+COMMENT ON COLUMN oidc.role_mapping.session_limit IS 'As the provider''s; the tighter of the two holds; null: the provider''s';
 COMMENT ON COLUMN oidc.role_mapping.allow_privileged IS 'The role may be privileged (superuser, CREATEROLE, REPLICATION, BYPASSRLS, predefined roles with powers)';
 COMMENT ON COLUMN oidc.role_mapping.enabled IS 'False: the rule does not count';
 COMMENT ON COLUMN oidc.role_mapping.comment IS 'Why it is here';
@@ -98,7 +98,14 @@ CREATE TABLE oidc.revocation (
     created_at    timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (provider, subject)
 );
-COMMENT ON TABLE oidc.revocation IS 'Identities whose tokens are refused. Not supported yet: takes no rows';
+COMMENT ON TABLE oidc.revocation IS 'Identities whose tokens are refused; written by oidc.revoke, oidc.reinstate and oidc.end_sessions';
+COMMENT ON COLUMN oidc.revocation.provider IS 'The provider of the identity';
+COMMENT ON COLUMN oidc.revocation.subject IS 'The claim "sub" of the identity';
+COMMENT ON COLUMN oidc.revocation.reason IS 'Why';
+COMMENT ON COLUMN oidc.revocation.until IS 'Every token is refused until then; in the past: none for this';
+COMMENT ON COLUMN oidc.revocation.tokens_before IS 'Tokens issued until then are refused, and those without iat; null: none for this';
+COMMENT ON COLUMN oidc.revocation.created_by IS 'Who revoked it';
+COMMENT ON COLUMN oidc.revocation.created_at IS 'When';
 
 CREATE TABLE oidc.identity_role (
     provider   text NOT NULL REFERENCES oidc.provider (name),

@@ -93,9 +93,12 @@ ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights;
 CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.revocation
     FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
 ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER refuse_change;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
 
 CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.identity_role
     FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();

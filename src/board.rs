@@ -6,17 +6,22 @@
 //!
 //! With `pg/`, the only file that holds unsafe code.
 
+use crate::events;
 use crate::key_requests::KeyRequests;
 pub(crate) use crate::key_requests::Wish;
 use crate::pg::shmem::{self, Condition, Held, Lock};
+use crate::pg::slots;
 use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
 };
 use rkyv::util::AlignedVec;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+/// The name of its segment and its lock.
+const NAME: &CStr = c"pg_oidc";
 /// The share of the board that the two halves of the keyring get; the policy gets the rest.
 const KEYRING_SHARE: usize = 4;
 /// Halves start at multiples of this, which is more than any archived type needs.
@@ -103,7 +108,9 @@ static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Asks for the board's memory; for shmem_request_hook.
 pub(crate) fn request() {
-    shmem::request(settings::shared_memory());
+    shmem::request(NAME, settings::shared_memory());
+    slots::request();
+    shmem::request(events::NAME, size_of::<events::Queue>());
 }
 
 /// Makes or finds the board; for shmem_startup_hook. `hired` says which workers core has taken.
@@ -111,8 +118,12 @@ pub(crate) fn request() {
 /// After a crash the postmaster makes all shared memory anew, and this runs again: an empty board, which admits
 /// nobody until the workers have published.
 pub(crate) fn start(hired: &[Staff]) {
-    let (start, new) = shmem::attach(settings::shared_memory());
+    slots::start();
+    let (start, new) = shmem::attach(NAME, settings::shared_memory());
     let header = start.cast::<Header>();
+    // SAFETY: atomics and one lock.
+    let (queue, fresh) = unsafe { shmem::attach_one::<events::Queue>(events::NAME) };
+    events::open(queue, fresh);
     BOARD.store(header, Ordering::Release);
     if !new {
         return;
@@ -123,7 +134,7 @@ pub(crate) fn start(hired: &[Staff]) {
         shmem::init_condition(&raw mut (*header).changed);
         &*header
     };
-    header.lock.find();
+    header.lock.find(NAME);
     let first = (start as usize + size_of::<Header>()).next_multiple_of(ALIGNMENT);
     let room = start as usize + settings::shared_memory() - first;
     let keyring = room / KEYRING_SHARE / 2 / ALIGNMENT * ALIGNMENT;
@@ -369,7 +380,8 @@ pub(crate) fn sign_out(staff: Staff) {
     }
 }
 
-fn wake(staff: Staff) {
+/// Wakes a worker, if it is there.
+pub(crate) fn wake(staff: Staff) {
     if let Some(board) = header() {
         // SAFETY: written by `sign_in` of a process of this server, in shared memory made anew with the server.
         unsafe { shmem::set_latch(board.latches[staff as usize].load(Ordering::Acquire)) }

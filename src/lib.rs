@@ -7,12 +7,14 @@ mod api;
 mod board;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod door;
+mod events;
 mod hba_file;
 mod key_requests;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
 mod pg;
 mod rows;
 mod session;
+mod sessions;
 mod settings;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod workers;
@@ -46,6 +48,12 @@ extension_sql_file!(
     name = "keys",
     requires = ["tables", api::keys::oidc::key_rows, api::keys::oidc::refresh_keys]
 );
+extension_sql_file!("../sql/stat.sql", name = "stat", requires = ["tables", api::stat::oidc::stat_rows]);
+extension_sql_file!(
+    "../sql/sessions.sql",
+    name = "sessions",
+    requires = ["tables", "triggers", api::sessions::oidc::session_rows, api::sessions::oidc::end_identity]
+);
 extension_sql_file!(
     "../sql/doctor.sql",
     name = "doctor",
@@ -59,6 +67,7 @@ extension_sql_file!(
         api::doctor::oidc::library_version,
         api::doctor::oidc::hba_facts,
         api::doctor::oidc::board_facts,
+        api::stat::oidc::stat_rows,
     ]
 );
 extension_sql_file!(
@@ -81,7 +90,12 @@ extension_sql_file!(
 extension_sql_file!(
     "../sql/explain.sql",
     name = "explain",
-    requires = ["tables", api::explain::oidc::explain, api::explain::oidc::explain_claims_text]
+    requires = [
+        "tables",
+        api::explain::oidc::explain,
+        api::explain::oidc::explain_claims_text,
+        api::explain::oidc::explain_facts,
+    ]
 );
 extension_sql_file!(
     "../sql/access.sql",

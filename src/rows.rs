@@ -1,11 +1,12 @@
 //! The rows of the policy tables as core's compiler takes them, read the same way by triggers and worker.
 
+use crate::pg::interval;
 use crate::pg::row::{self, column};
 use crate::pg::{catalog, startup};
 use crate::settings;
-use pg_oidc_core::provider::{Provider, compile_provider};
+use pg_oidc_core::provider::{Provider, ProviderRow, compile_provider};
 use pg_oidc_core::row::{RowError, from_json};
-use pg_oidc_core::rules::{Rule, compile_rule};
+use pg_oidc_core::rules::{Rule, RuleRow, compile_rule};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::{WhoAllocated, pg_sys};
@@ -17,7 +18,9 @@ use std::collections::BTreeMap;
 /// # Errors
 /// The first column that is not acceptable.
 pub(crate) fn provider(json: &str) -> Result<Provider, RowError> {
-    compile_provider(&from_json(json)?, settings::allow_http())
+    let mut row: ProviderRow = from_json(json)?;
+    row.session_limit_us = session_limit_us(&row.session_limit);
+    compile_provider(&row, settings::allow_http())
 }
 
 /// Compiles a row that `oidc.rule_row` gave.
@@ -25,7 +28,14 @@ pub(crate) fn provider(json: &str) -> Result<Provider, RowError> {
 /// # Errors
 /// As [`provider`].
 pub(crate) fn rule(json: &str) -> Result<Rule, RowError> {
-    compile_rule(&from_json(json)?)
+    let mut row: RuleRow = from_json(json)?;
+    row.session_limit_us = row.session_limit.as_deref().and_then(session_limit_us);
+    compile_rule(&row)
+}
+
+/// A `session_limit` in microseconds, where it is an interval.
+pub(crate) fn session_limit_us(text: &str) -> Option<i64> {
+    if text == "token" || text == "none" { None } else { interval::micros(text) }
 }
 
 /// Compiles a row of `oidc.role_mapping` that a trigger has in its hand. The JSON is what `oidc.rule_row` gives; that

@@ -46,6 +46,11 @@ pub(crate) fn shared_memory() -> usize {
     usize::try_from(SHARED_MEMORY.get()).unwrap_or(0) * 1024
 }
 
+/// How long events are kept in the audit table; None: for ever.
+pub(crate) fn audit_retention() -> Option<Duration> {
+    u64::try_from(AUDIT_RETENTION.get()).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs)
+}
+
 /// Whether issuers on the loopback interface may speak plain http.
 pub(crate) fn allow_http() -> bool {
     ALLOW_HTTP.get()
@@ -74,6 +79,7 @@ static REQUIRE_TLS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static WAIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static MAX_TOKEN_SIZE: GucSetting<i32> = GucSetting::<i32>::new(limits::TOKEN_BYTES as i32);
 static HTTP_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static AUDIT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 24 * 60 * 60);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
 
 /// Defines every setting, then reserves the prefix.
@@ -137,6 +143,17 @@ pub(crate) fn init() {
         limits::WIRE_BYTES as i32,
         GucContext::Sighup,
         GucFlags::UNIT_BYTE,
+    );
+    // A quarter of a year: as long as reviews of who came in usually look back.
+    GucRegistry::define_int_guc(
+        c"pg_oidc.audit_retention",
+        c"How long events stay in oidc.audit_log.",
+        c"0 or -1: for ever.",
+        &AUDIT_RETENTION,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
     // Empty by default; what the environment says of proxies is never used. May hold a password.
     GucRegistry::define_string_guc(

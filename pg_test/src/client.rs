@@ -2,7 +2,7 @@
 //!
 //! Unlike psql it shows every field of an error, sends a password that is empty, and keeps a session open.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -43,6 +43,8 @@ pub struct Told {
 #[derive(Debug)]
 pub struct Session {
     client: Client,
+    /// What the server said when nothing was asked of it, and ended the connection.
+    unasked: Arc<OnceLock<Told>>,
     // After the client, so that the connection's task still sees it go.
     runtime: Runtime,
 }
@@ -92,8 +94,16 @@ impl Login<'_> {
         match runtime.block_on(connecting).context("no answer to a login")? {
             Ok((client, connection)) => {
                 // Its end is seen by the client, whose next query fails.
-                runtime.spawn(async move { drop(connection.await) });
-                Ok(Ok(Session { client, runtime }))
+                let unasked = Arc::new(OnceLock::new());
+                let words = Arc::clone(&unasked);
+                runtime.spawn(async move {
+                    if let Err(error) = connection.await
+                        && let Some(told) = error.as_db_error()
+                    {
+                        let _ = words.set(Told::from(told));
+                    }
+                });
+                Ok(Ok(Session { client, unasked, runtime }))
             }
             Err(error) => match error.as_db_error() {
                 Some(told) => Ok(Err(Told::from(told))),
@@ -133,6 +143,18 @@ impl Session {
             _ => None,
         });
         Ok(Ok(rows.collect()))
+    }
+
+    /// What the server said when it ended the session, during a query or unasked.
+    ///
+    /// # Errors
+    /// When the session goes on, or ended without a word.
+    pub fn last_words(&self) -> Result<Told> {
+        match self.try_rows("SELECT 1") {
+            Ok(Ok(_)) => anyhow::bail!("the session goes on"),
+            Ok(Err(told)) => Ok(told),
+            Err(error) => self.unasked.get().cloned().ok_or(error),
+        }
     }
 
     /// The rows of SQL that goes well.

@@ -4,7 +4,8 @@
 //! full, table gone) the change fails. Whoever may change a rule needs no right on the log, and nothing that somebody
 //! put on the log can alter an event or keep it back: the row is stored past its triggers (`pg::append`).
 
-use crate::pg::append::{Table, append};
+use crate::events::LOG;
+use crate::pg::append::append;
 use crate::pg::row::{self, column};
 use crate::pg::{catalog, identity, report, startup};
 use crate::session;
@@ -12,8 +13,6 @@ use pg_oidc_core::claim;
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::{PgSqlErrorCode, PgTrigger, WhoAllocated};
 use std::ffi::{CStr, CString};
-
-const LOG: Table = Table { schema: c"oidc", name: c"audit_log", identity: (c"id", c"audit_log_id_seq") };
 
 /// What the tables' rows are called in events, by table.
 const NOUNS: [(&str, &str); 3] =

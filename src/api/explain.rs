@@ -20,6 +20,8 @@ struct Login<'a> {
     database: Option<&'a str>,
     client: Option<IpAddr>,
     replication: bool,
+    /// When, in microseconds since the Unix epoch; None: now.
+    at: Option<i64>,
 }
 
 /// Explains on copies of what is published: an explanation looks at every rule, which no login should wait for.
@@ -53,7 +55,7 @@ fn explain<E>(
             (true, true) => Replication::Physical,
             (true, false) => Replication::Database,
         },
-        now: startup::now(),
+        now: login.at.unwrap_or_else(startup::now),
     };
     let mut explanation = explain(published.policy(), published.keyring(), &request)?;
     // What a login looks at before it looks at the token.
@@ -121,7 +123,7 @@ fn outcome(explanation: &mut Explanation) {
 #[pgrx::pg_schema]
 mod oidc {
     use super::*;
-    use pgrx::datum::Inet;
+    use pgrx::datum::{Inet, TimestampWithTimeZone};
     use pgrx::prelude::*;
 
     type Steps = TableIterator<
@@ -142,7 +144,7 @@ mod oidc {
         (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
     > {
         let client = address(client);
-        let login = Login { user: login_user, database, client, replication };
+        let login = Login { user: login_user, database, client, replication, at: None };
         let bytes = settings::login().max_token_bytes;
         let explained = super::explain(&login, |policy, keyring, request| {
             explanation::explain_token(policy, keyring, token, bytes, request)
@@ -171,7 +173,32 @@ mod oidc {
         (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
     > {
         let client = address(client);
-        let login = Login { user: login_user, database, client, replication };
+        let login = Login { user: login_user, database, client, replication, at: None };
+        let explained = super::explain(&login, |policy, _, request| {
+            explanation::explain_claims(policy, provider, claims, request)
+        });
+        rows(explained.unwrap_or_else(|error| {
+            crate::api::raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, &error)
+        }))
+    }
+
+    /// As `oidc.explain_claims_text`, of a login at another time.
+    #[pg_extern(volatile)]
+    #[allow(clippy::too_many_arguments, reason = "what a login is")]
+    fn explain_facts(
+        provider: &str,
+        claims: &str,
+        login_user: &str,
+        database: &str,
+        client: Option<Inet>,
+        replication: bool,
+        at: TimestampWithTimeZone,
+    ) -> TableIterator<
+        'static,
+        (name!(step, i32), name!(name, String), name!(passed, &'static str), name!(detail, String)),
+    > {
+        let (client, at) = (address(client), Some(startup::micros(at)));
+        let login = Login { user: Some(login_user), database: Some(database), client, replication, at };
         let explained = super::explain(&login, |policy, _, request| {
             explanation::explain_claims(policy, provider, claims, request)
         });

@@ -7,6 +7,8 @@ pub(crate) mod explain;
 pub(crate) mod keys;
 pub(crate) mod policy_text;
 mod rights;
+pub(crate) mod sessions;
+pub(crate) mod stat;
 pub(crate) mod triggers;
 
 use crate::board;

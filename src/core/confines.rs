@@ -21,7 +21,7 @@ pub(crate) struct Confines {
     /// Microseconds since the Unix epoch; the first at which the rule counts.
     valid_from: i64,
     /// The first at which it does not count any more.
-    valid_until: i64,
+    pub(crate) valid_until: i64,
 }
 
 /// What keeps a rule from counting for a connection.

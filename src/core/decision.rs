@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use crate::effort::Effort;
 use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::refusal::Refusal;
+use crate::revocation;
 use crate::rules::{ArchivedEffect, ArchivedRule};
+use crate::session_limit::{self, End};
 use crate::subject::Subject;
 use crate::verify::Verified;
 
@@ -55,6 +57,10 @@ pub struct Decision {
     pub rule_id: i64,
     /// Whether the rule allows the role to be a privileged one.
     pub allow_privileged: bool,
+    /// The claim `iat`, in microseconds since the Unix epoch.
+    pub issued_at: Option<i64>,
+    /// When the session ends by itself: the tighter `session_limit` of provider and rule.
+    pub end: Option<End>,
     /// The claim `exp`, in microseconds since the Unix epoch.
     pub expires_at: i64,
     /// All claims, as compact JSON.
@@ -83,6 +89,7 @@ pub fn decide(
     request: &Request<'_>,
 ) -> Result<Decision, Refusal> {
     let entry = current(policy, verified)?;
+    revocation::check(entry, &verified.subject, verified.issued_at, request.now)?;
     let effort = Effort::new();
     let subject = Subject::new(&verified.claims, verified.email_trusted, &effort);
     denied(entry, &subject, request)?;
@@ -94,9 +101,18 @@ pub fn decide(
         role: request.user.to_owned(),
         rule_id: rule.id.to_native(),
         allow_privileged: rule.allow_privileged,
+        issued_at: verified.issued_at,
+        end: end(entry, rule, verified, request.now),
         expires_at: verified.expires_at,
         claims: verified.claims_text.clone(),
     })
+}
+
+fn end(entry: &ArchivedPolicyEntry, rule: &ArchivedRule, verified: &Verified, now: i64) -> Option<End> {
+    let token_end = verified.expires_at.saturating_add(entry.provider.checks.clock_skew.to_native());
+    let limits = [&entry.provider.session_limit, &rule.session_limit];
+    let [one, other] = limits.map(|limit| limit.end(now, token_end));
+    session_limit::tightest(one, other)
 }
 
 /// The provider as it was when the token was verified.

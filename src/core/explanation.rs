@@ -13,6 +13,7 @@ use crate::json::{self, Json};
 use crate::limits;
 use crate::near::{self, Near};
 use crate::refusal::Refusal;
+use crate::revocation;
 use crate::row::{RowError, shown};
 use crate::rules::{ArchivedEffect, ArchivedRule};
 use crate::subject::Subject;
@@ -287,6 +288,8 @@ fn claims(
     let Ok(facts) = verify::judge(untrusted, &checks, request.now, &mut watcher) else {
         return;
     };
+    let revoked = revocation::check(entry, &facts.subject, facts.issued_at, request.now);
+    let _ = watcher.check(Step::Revocation, revoked, "The identity is not revoked.");
     let effort = Effort::new();
     let subject = Subject::new(&untrusted.claims, facts.email_trusted, &effort);
     let denied = decision::denied(entry, &subject, request);

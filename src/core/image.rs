@@ -3,7 +3,7 @@
 //! They are pointer-free (rkyv). The worker builds, encodes and checks one; a login only looks things up in it. An
 //! image over a limit is refused whole, and the old one stays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rkyv::rancor;
@@ -13,7 +13,9 @@ use rkyv::{Archive, Deserialize, Serialize};
 use crate::index::Index;
 use crate::keys::{Key, KeyReport};
 use crate::limits;
+use crate::path::ClaimPath;
 use crate::provider::{ArchivedProvider, Provider};
+use crate::revocation::Revocation;
 use crate::row::shown;
 use crate::rules::{ArchivedRule, Effect, Rule};
 use crate::subject::Subject;
@@ -33,6 +35,10 @@ pub(crate) struct PolicyEntry {
     pub(crate) allows: RuleSet,
     /// A rule that denies and does not compile any more: nobody knows whom it would refuse.
     pub(crate) broken_denial: Option<i64>,
+    /// Sorted by subject.
+    pub(crate) revocations: Vec<Revocation>,
+    /// The claims that its rules look at, each once, at most [`limits::FACT_CLAIMS`]: what the audit keeps.
+    pub(crate) named: Vec<ClaimPath>,
 }
 
 /// Rules of one provider and effect.
@@ -85,6 +91,8 @@ pub enum ImageError {
     TooManyRules,
     /// More rules with a regular expression or a glob than [`limits::PATTERN_RULES`].
     TooManyPatterns,
+    /// More revocations than [`limits::REVOCATIONS`].
+    TooManyRevocations,
     /// More keys of one provider than [`limits::KEYS_PER_PROVIDER`].
     TooManyKeys,
     /// Two providers of this name or issuer, or two key sets of one source.
@@ -129,12 +137,15 @@ impl PolicyImage {
                 return Err(ImageError::Repeated(provider.issuer));
             }
             let rules = rules_of.remove(&provider.name).unwrap_or_default();
+            let named = named(&rules);
             let (denials, allows) = rules.into_iter().partition(|rule| rule.effect == Effect::Deny);
             entries.push(PolicyEntry {
                 provider,
                 denials: RuleSet::build(denials),
                 allows: RuleSet::build(allows),
                 broken_denial: None,
+                revocations: Vec::new(),
+                named,
             });
         }
         Ok(PolicyImage { entries })
@@ -149,10 +160,41 @@ impl PolicyImage {
         self
     }
 
+    /// Refuses identities. Those of a provider that is not in the policy are left out.
+    ///
+    /// # Errors
+    /// [`ImageError`]: there are too many, or an identity is there twice.
+    pub fn with_revocations(mut self, mut revocations: Vec<Revocation>) -> Result<PolicyImage, ImageError> {
+        if revocations.len() > limits::REVOCATIONS {
+            return Err(ImageError::TooManyRevocations);
+        }
+        revocations
+            .sort_by(|one, other| (&one.provider, &one.subject).cmp(&(&other.provider, &other.subject)));
+        for (one, next) in revocations.iter().zip(revocations.iter().skip(1)) {
+            if (&one.provider, &one.subject) == (&next.provider, &next.subject) {
+                return Err(ImageError::Repeated(next.subject.clone()));
+            }
+        }
+        let mut places: BTreeMap<String, &mut PolicyEntry> =
+            self.entries.iter_mut().map(|entry| (entry.provider.name.clone(), entry)).collect();
+        for revocation in revocations {
+            if let Some(entry) = places.get_mut(&revocation.provider) {
+                entry.revocations.push(revocation);
+            }
+        }
+        Ok(self)
+    }
+
     /// The providers, by issuer.
     pub fn providers(&self) -> impl Iterator<Item = &Provider> {
         self.entries.iter().map(|entry| &entry.provider)
     }
+}
+
+fn named(rules: &[Rule]) -> Vec<ClaimPath> {
+    let paths: BTreeSet<&ClaimPath> =
+        rules.iter().flat_map(|rule| &rule.members).map(|member| &member.path).collect();
+    paths.into_iter().take(limits::FACT_CLAIMS).cloned().collect()
 }
 
 impl RuleSet {
@@ -296,6 +338,9 @@ impl fmt::Display for ImageError {
                 "more than {} rules have a regular expression or a glob",
                 limits::PATTERN_RULES
             ),
+            ImageError::TooManyRevocations => {
+                write!(formatter, "there are more than {} revocations", limits::REVOCATIONS)
+            }
             ImageError::TooManyKeys => {
                 write!(formatter, "a provider has more than {} keys", limits::KEYS_PER_PROVIDER)
             }

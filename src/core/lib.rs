@@ -17,6 +17,7 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
 )]
 
+pub mod account;
 pub mod algorithm;
 pub mod claim;
 pub mod condition;
@@ -30,8 +31,11 @@ pub mod keys;
 pub mod limits;
 pub mod provider;
 pub mod refusal;
+pub mod revocation;
 pub mod row;
 pub mod rules;
+pub mod session_limit;
+pub mod standing;
 pub mod token;
 pub mod verify;
 

@@ -53,6 +53,15 @@ pub const AUDIENCES: usize = 64;
 /// Bytes of one audience, of one accepted type, and of the name or pointer of a claim.
 pub const NAME_BYTES: usize = 2048;
 
+/// Bytes of a token's `jti` that the audit keeps: a UUID has 36, and nobody compares longer ones.
+pub const TOKEN_ID_BYTES: usize = 256;
+
+/// Bytes of the claims that the audit keeps of one login, as JSON: 200 groups by their UUIDs.
+pub const FACTS_BYTES: usize = 8 * 1024;
+
+/// Claims that the audit keeps because a rule of the provider names them; further ones are left out.
+pub const FACT_CLAIMS: usize = 64;
+
 /// Providers in a policy: their keys must fit in shared memory (a key takes about 600 bytes).
 pub const PROVIDERS: usize = 1000;
 
@@ -70,6 +79,9 @@ pub const CERTIFICATE_BYTES: usize = 64 * 1024;
 
 /// Rules in a policy: rebuilding and checking an image of this many takes well under a second.
 pub const RULES: usize = 100_000;
+
+/// Revocations in a policy: each takes the bytes of its subject and some 40 more.
+pub const REVOCATIONS: usize = 100_000;
 
 /// Members of one `match` or `required_claims`: each is one comparison a login.
 pub const MATCH_MEMBERS: usize = 16;

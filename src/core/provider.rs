@@ -9,6 +9,7 @@ use crate::jwks::parse_jwks;
 use crate::keys::JwksError;
 use crate::limits;
 use crate::row::{self, RowError, shown};
+use crate::session_limit::SessionLimit;
 use crate::url::{self, Query};
 
 /// A row of `oidc.provider` as it is stored. Times are in microseconds.
@@ -50,8 +51,11 @@ pub struct ProviderRow {
     pub clock_skew_us: i64,
     /// How long after `iat` a token is accepted, and how long it may live at all; null: no bound.
     pub max_token_age_us: Option<i64>,
-    /// Only `none` is supported yet.
+    /// `token`, `none` or an interval.
     pub session_limit: String,
+    /// What PostgreSQL reads it as, if it reads it as an interval. Not a column.
+    #[serde(default)]
+    pub session_limit_us: Option<i64>,
     /// Only false is supported yet.
     pub auto_provision: bool,
     /// Not supported yet.
@@ -85,6 +89,7 @@ pub struct Provider {
     pub max_stale: i64,
     /// Keys kept across a restart, if there are any of this key source. Not part of the row.
     pub kept: Option<KeptKeys>,
+    pub(crate) session_limit: SessionLimit,
     pub(crate) checks: Checks,
 }
 
@@ -136,6 +141,7 @@ pub fn compile_provider(row: &ProviderRow, allow_http: bool) -> Result<Provider,
         algorithms,
         max_stale: row.max_stale_us,
         kept: None,
+        session_limit: SessionLimit::compile(&row.session_limit, row.session_limit_us)?,
         checks: Checks::compile(row)?,
     })
 }
@@ -167,13 +173,6 @@ fn check_unsupported(row: &ProviderRow) -> Result<(), RowError> {
     }
     if row.base_role.is_some() {
         return refuse("base_role", "Roles are not created in this version.", "Leave it null.");
-    }
-    if row.session_limit != "none" {
-        return refuse(
-            "session_limit",
-            "Sessions are not ended by time in this version.",
-            "Set it to 'none'.",
-        );
     }
     Ok(())
 }
@@ -286,6 +285,7 @@ fn revision(row: &ProviderRow) -> u64 {
         .optional(row.required_claims.as_deref())
         .number(row.clock_skew_us)
         .number(row.max_token_age_us.unwrap_or_default())
+        .text(&row.session_limit)
         .number(i64::from(row.enabled))
         .finish()
 }

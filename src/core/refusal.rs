@@ -131,6 +131,8 @@ refusals! {
     GroupsInvalid { claim: String } = "groups_invalid", 91, FINAL, "The groups claim is neither a string nor an array of strings.";
 
     // The rules.
+    IdentityRevoked = "identity_revoked", 112, FINAL, "The identity is revoked.";
+    SessionsEnded = "sessions_ended", 112, FINAL, "The sessions of the identity were ended, and the token was issued before that, or does not say when.";
     BrokenDenyRule { rule: i64 } = "broken_deny_rule", 97, FINAL, "A rule that denies does not compile; logins of its provider are refused until it is mended.";
     PatternsTooCostly = "patterns_too_costly", 97, FINAL, "Matching the regular expressions and globs of the rules takes too long on the claims of this token.";
     DeniedByRule { rule: i64 } = "denied_by_rule", 97, FINAL, "A rule denies the login.";
@@ -186,6 +188,27 @@ impl Refusal {
             | Refusal::GroupsMissing { claim }
             | Refusal::GroupsInvalid { claim } => format!("{meaning} The claim is {}.", shown(claim)),
             _ => meaning.to_owned(),
+        }
+    }
+
+    /// The provider that it speaks of, if it does.
+    pub fn provider(&self) -> Option<&str> {
+        match self {
+            Refusal::ProviderDisabled { provider }
+            | Refusal::AlgorithmNotAllowed { provider, .. }
+            | Refusal::KeysUnavailable { provider }
+            | Refusal::KeysStale { provider }
+            | Refusal::KeyUnknown { provider }
+            | Refusal::KeyAmbiguous { provider } => Some(provider),
+            _ => None,
+        }
+    }
+
+    /// The rule that refuses, if one does.
+    pub fn rule(&self) -> Option<i64> {
+        match self {
+            Refusal::BrokenDenyRule { rule } | Refusal::DeniedByRule { rule } => Some(*rule),
+            _ => None,
         }
     }
 

@@ -9,6 +9,7 @@ use crate::derived::{self, Template};
 use crate::limits;
 use crate::matching::{self, ArchivedMember, Member};
 use crate::row::{self, RowError, shown};
+use crate::session_limit::SessionLimit;
 use crate::subject::Subject;
 
 /// A row of `oidc.role_mapping` as it is stored. Times are microseconds since the Unix epoch.
@@ -39,8 +40,11 @@ pub struct RuleRow {
     pub valid_from: Option<i64>,
     /// The first time at which it does not count any more.
     pub valid_until: Option<i64>,
-    /// Only null and `none` are supported yet.
+    /// `token`, `none` or an interval; null: the provider's alone.
     pub session_limit: Option<String>,
+    /// What PostgreSQL reads it as, if it reads it as an interval. Not a column.
+    #[serde(default)]
+    pub session_limit_us: Option<i64>,
     /// Whether the role may be a privileged one; only a superuser can have set it.
     pub allow_privileged: bool,
     /// A disabled rule does not count.
@@ -59,6 +63,7 @@ pub struct Rule {
     pub(crate) effect: Effect,
     pub(crate) members: Vec<Member>,
     pub(crate) confines: Confines,
+    pub(crate) session_limit: SessionLimit,
     /// In the image a rule stands under its provider.
     #[rkyv(with = Skip)]
     pub(crate) provider: String,
@@ -93,13 +98,6 @@ pub fn compile_rule(row: &RuleRow) -> Result<Rule, RowError> {
     if row.provider.is_empty() {
         return Err(RowError::new("\"provider\" must not be empty"));
     }
-    if row.session_limit.as_deref().is_some_and(|limit| limit != "none") {
-        return Err(RowError::unsupported(
-            "\"session_limit\"",
-            "Sessions are not ended by time in this version.",
-            "Leave it null.",
-        ));
-    }
     let members = matching::compile("match", &row.matches)?;
     Ok(Rule {
         id: row.id,
@@ -108,6 +106,10 @@ pub fn compile_rule(row: &RuleRow) -> Result<Rule, RowError> {
         effect: effect(row, &members)?,
         members,
         confines: Confines::compile(row)?,
+        session_limit: match &row.session_limit {
+            Some(text) => SessionLimit::compile(text, row.session_limit_us)?,
+            None => SessionLimit::None,
+        },
         provider: row.provider.clone(),
         enabled: row.enabled,
     })

@@ -4,8 +4,9 @@ use rkyv::rancor;
 
 use crate::algorithm::Algorithm;
 use crate::checks::Checks;
-use crate::image::{ArchivedKeyringImage, ArchivedPolicyImage, ArchivedProviderKeys};
+use crate::image::{ArchivedKeyringImage, ArchivedPolicyEntry, ArchivedPolicyImage, ArchivedProviderKeys};
 use crate::keys::{ArchivedKey, Key};
+use crate::path::ClaimPath;
 use crate::provider::ArchivedProvider;
 use crate::refusal::Refusal;
 use crate::token::Untrusted;
@@ -19,6 +20,8 @@ pub struct Selected {
     pub(crate) algorithm: Algorithm,
     pub(crate) key: Key,
     pub(crate) checks: Checks,
+    /// The claims that rules of the provider name, for the audit.
+    pub(crate) named: Vec<ClaimPath>,
 }
 
 /// What [`select`] found.
@@ -58,7 +61,8 @@ pub fn select(
     untrusted: &Untrusted,
     now: i64,
 ) -> Result<Selection, Refusal> {
-    let provider = &policy.entry(untrusted.issuer()?).ok_or(Refusal::IssuerUnknown)?.provider;
+    let entry = policy.entry(untrusted.issuer()?).ok_or(Refusal::IssuerUnknown)?;
+    let provider = &entry.provider;
     let name = || provider.name.as_str().to_owned();
     if !provider.enabled {
         return Err(Refusal::ProviderDisabled { provider: name() });
@@ -71,7 +75,7 @@ pub fn select(
         return Ok(Selection::KeysPending { provider: name() });
     };
     match usable_key(published, provider, untrusted, now) {
-        Ok(key) => Ok(Selection::Ready(copy(provider, algorithm, key)?)),
+        Ok(key) => Ok(Selection::Ready(copy(entry, algorithm, key)?)),
         Err(why) if !published.static_keys && why.wants_keys().is_some() => Ok(Selection::KeysLacking {
             key_source: published.key_source.to_native(),
             attempted_at: published.attempted_at.to_native(),
@@ -113,7 +117,8 @@ fn only_fitting<'a>(
     }
 }
 
-fn copy(provider: &ArchivedProvider, algorithm: Algorithm, key: &ArchivedKey) -> Result<Selected, Refusal> {
+fn copy(entry: &ArchivedPolicyEntry, algorithm: Algorithm, key: &ArchivedKey) -> Result<Selected, Refusal> {
+    let provider = &entry.provider;
     Ok(Selected {
         provider: provider.name.as_str().to_owned(),
         issuer: provider.issuer.as_str().to_owned(),
@@ -121,6 +126,8 @@ fn copy(provider: &ArchivedProvider, algorithm: Algorithm, key: &ArchivedKey) ->
         algorithm,
         key: rkyv::deserialize::<Key, rancor::Failure>(key).map_err(|_| Refusal::InternalError)?,
         checks: rkyv::deserialize::<Checks, rancor::Failure>(&provider.checks)
+            .map_err(|_| Refusal::InternalError)?,
+        named: rkyv::deserialize::<Vec<ClaimPath>, rancor::Failure>(&entry.named)
             .map_err(|_| Refusal::InternalError)?,
     })
 }

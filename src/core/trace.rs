@@ -18,6 +18,7 @@ pub(crate) enum Step {
     Subject,
     Identity,
     Groups,
+    Revocation,
     DenyRules,
 }
 
@@ -38,6 +39,7 @@ impl Step {
             Step::Subject => "subject",
             Step::Identity => "identity",
             Step::Groups => "groups",
+            Step::Revocation => "revocation",
             Step::DenyRules => "deny rules",
         }
     }

@@ -5,6 +5,7 @@
 //! ```
 //! The signature comes first: no claim of a forged token is judged, so none can be probed.
 
+use crate::account::Account;
 use crate::checks::Checks;
 use crate::effort::Effort;
 use crate::json::Json;
@@ -46,13 +47,29 @@ impl std::fmt::Debug for Verified {
 /// # Errors
 /// The first [`Refusal`] in the order above.
 pub fn verify(untrusted: Untrusted, selected: &Selected, now: i64) -> Result<Verified, Refusal> {
+    verify_for(&mut Account::default(), untrusted, selected, now)
+}
+
+/// As [`verify`], and notes whose token it is as soon as the signature is verified.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_for(
+    account: &mut Account,
+    untrusted: Untrusted,
+    selected: &Selected,
+    now: i64,
+) -> Result<Verified, Refusal> {
+    account.select(selected);
     if untrusted.header.algorithm != selected.algorithm || untrusted.issuer()? != selected.issuer {
         return Err(Refusal::InternalError);
     }
     if !signed(&untrusted, selected) {
         return Err(Refusal::SignatureInvalid);
     }
+    account.believe(&untrusted.claims, selected);
     let facts = judge(&untrusted, &selected.checks, now, &mut Login)?;
+    account.keep(&untrusted.claims, selected);
     Ok(Verified {
         provider: selected.provider.clone(),
         issuer: selected.issuer.clone(),
@@ -98,9 +115,8 @@ pub(crate) fn judge(
     let times = Times::read(claims).and_then(|times| times.check(checks, now).map(|()| times));
     let times = trace.step(Step::Times, times, |times| times.sentence(now), Times::default)?;
     trace.check(Step::Typ, check_typ(untrusted, checks), "The provider accepts it.")?;
-    let email_trusted = checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true));
     let effort = Effort::new();
-    let subject = Subject::new(claims, email_trusted, &effort);
+    let subject = subject(claims, checks, &effort);
     let required = match checks.required.iter().find(|member| !subject.has(member.path.steps(), &member.test))
     {
         Some(failed) => Err(Refusal::RequiredClaimFailed { claim: failed.path.text() }),
@@ -125,8 +141,14 @@ pub(crate) fn judge(
         identity,
         expires_at: times.expires_at,
         issued_at: times.issued_at,
-        email_trusted,
+        email_trusted: subject.email == Email::Trusted,
     })
+}
+
+/// The claims as this provider's rules see them.
+pub(crate) fn subject<'a>(claims: &'a Json, checks: &Checks, effort: &'a Effort) -> Subject<'a> {
+    let email_trusted = checks.decides_email() || claims.get("email_verified") == Some(&Json::Bool(true));
+    Subject::new(claims, email_trusted, effort)
 }
 
 fn check_typ(untrusted: &Untrusted, checks: &Checks) -> Result<(), Refusal> {
@@ -134,7 +156,7 @@ fn check_typ(untrusted: &Untrusted, checks: &Checks) -> Result<(), Refusal> {
     if checks.accepted_typ.iter().any(|accepted| accepted == typ) { Ok(()) } else { Err(Refusal::TypRefused) }
 }
 
-fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
+pub(crate) fn identity(subject: &Subject<'_>, checks: &Checks) -> Result<String, Refusal> {
     let claim = &checks.identity_claim;
     let identity =
         name(claim.find(subject.claims)).ok_or_else(|| Refusal::IdentityInvalid { claim: claim.text() })?;
@@ -212,7 +234,7 @@ impl Times {
 }
 
 /// A name of a person or workload: it goes into logs and views, so it holds no control characters.
-fn name(claim: Option<&Json>) -> Option<&str> {
+pub(crate) fn name(claim: Option<&Json>) -> Option<&str> {
     let name = claim?.as_str()?;
     let sound =
         !name.is_empty() && name.len() <= limits::SUBJECT_BYTES && !name.chars().any(char::is_control);

@@ -1,12 +1,16 @@
 //! The front door: from a secret to a decision, the same for every way in.
 
 pub(crate) mod password;
+mod trail;
 
 use crate::board::{self, Staff, State, Wish};
+use crate::events;
 use crate::pg::catalog;
 use crate::pg::port::Connection;
 use crate::pg::startup;
+use crate::sessions;
 use crate::settings::Login;
+use pg_oidc_core::account::Account;
 use pg_oidc_core::decision::{self, Decision, Request, Selected, Selection};
 use pg_oidc_core::limits;
 use pg_oidc_core::refusal::Refusal;
@@ -21,9 +25,16 @@ const ATTEMPTS: u32 = 2;
 ///
 /// No I/O, no SQL; waits only for workers, at most `settings.wait` in all.
 ///
+/// `account` gets what the audit may know of the token, as far as it was judged.
+///
 /// # Errors
 /// The reason, for the server log; the client never learns it.
-pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -> Result<Decision, Refusal> {
+pub(crate) fn decide(
+    secret: &[u8],
+    connection: &Connection,
+    settings: &Login,
+    account: &mut Account,
+) -> Result<Decision, Refusal> {
     // Whatever was committed before the token came must count: this number is read first.
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
@@ -31,7 +42,7 @@ pub(crate) fn decide(secret: &[u8], connection: &Connection, settings: &Login) -
     await_policy(asked, end, settings)?;
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
-        if let Some(decision) = judge(untrusted, &selected, connection, settings)? {
+        if let Some(decision) = judge(untrusted, &selected, connection, settings, account)? {
             return Ok(decision);
         }
         if attempt == ATTEMPTS {
@@ -50,6 +61,9 @@ fn await_policy(asked: u64, end: Instant, settings: &Login) -> Result<(), Refusa
     // The registry worker cannot even connect then, and what it published before is the policy of no database.
     if !catalog::database_exists(&settings.database) {
         return Err(Refusal::PolicyAbsent);
+    }
+    if board::policy_generation() < asked {
+        events::note_wait();
     }
     let reached = board::wait_until(left(end), || board::policy_generation() >= asked);
     match board::state() {
@@ -95,6 +109,7 @@ fn look_until(
     enough: impl Fn(&Selection) -> bool,
 ) -> Result<Selection, Refusal> {
     let mut latest = Ok(found);
+    events::note_wait();
     board::wait_until(left(end), || {
         latest = look(untrusted);
         latest.as_ref().map_or(true, &enough)
@@ -114,8 +129,9 @@ fn judge(
     selected: &Selected,
     connection: &Connection,
     settings: &Login,
+    account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
-    let verified = verify::verify(untrusted, selected, startup::now())?;
+    let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
     let role = catalog::role(&connection.user, &settings.database);
     let request = Request {
         user: &connection.user,
@@ -125,11 +141,17 @@ fn judge(
         replication: connection.replication,
         now: startup::now(),
     };
+    sessions::prepare();
     let decision = board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);
         }
-        decision::decide(policy, &verified, &request).map(Some)
+        let decision = decision::decide(policy, &verified, &request)?;
+        // Still under the lock: whoever publishes another policy finds this session.
+        if !sessions::enter(&decision, connection, request.now) {
+            return Err(Refusal::InternalError);
+        }
+        Ok(Some(decision))
     })
     .unwrap_or(Err(Refusal::PolicyAbsent))?;
     match (decision, role) {

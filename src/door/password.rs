@@ -11,35 +11,39 @@
 //! | `trust`, a token that the decision refuses | refuse, one constant line |
 //! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
 
-use super::decide;
+use super::{decide, trail};
 use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
 use crate::pg::wire::Answer;
 use crate::session;
 use crate::settings::{self, Login};
+use pg_oidc_core::account::Account;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::refusal::Refusal;
 
 /// Judges a client on a guarded line. Every secret is wiped when this returns.
 pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -> Answer) -> Verdict {
     let settings = settings::login();
+    let mut account = Account::default();
     let outcome = match before_asking(connection, line, &settings) {
         Err(refusal) => Err(refusal),
         Ok(()) => match ask() {
             Answer::Gone => return Verdict::Leave,
             Answer::Malformed => Err(Refusal::PasswordMalformed),
             Answer::Empty => Err(Refusal::PasswordEmpty),
-            Answer::Secret(secret) => decide(secret.bytes(), connection, &settings),
+            Answer::Secret(secret) => decide(secret.bytes(), connection, &settings, &mut account),
         },
     };
     match outcome.and_then(begin) {
         Ok(decision) => {
             accepted(connection, &decision);
+            trail::accepted(connection, &account, &decision);
             Verdict::Admit
         }
         Err(refusal) => {
             report::log_refusal(connection, &refusal);
+            trail::refused(connection, &account, &refusal);
             Verdict::Refuse(outward(&refusal))
         }
     }

@@ -23,6 +23,8 @@ pub(crate) struct Connection {
     /// The client's address; None where it came by a Unix-domain socket.
     pub(crate) address: Option<IpAddr>,
     pub(crate) replication: Replication,
+    /// What the client calls itself, cut as core cuts it, in printable ASCII.
+    pub(crate) application_name: String,
     /// User and database are UTF-8, so that what is decided upon is what core logs in.
     pub(crate) readable: bool,
 }
@@ -59,6 +61,7 @@ pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
                 (true, false) => Replication::Physical,
                 (true, true) => Replication::Database,
             },
+            application_name: lossy((*port).application_name).chars().take(63).collect(),
             readable: is_utf8((*port).user_name) && is_utf8((*port).database_name),
         }
     }

@@ -5,31 +5,40 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::{Duration, Instant};
 
-const NAME: &CStr = c"pg_oidc";
-
-/// Asks for `bytes` of shared memory and one lock; for shmem_request_hook.
-pub(crate) fn request(bytes: usize) {
+/// Asks for a segment of `bytes` of shared memory and one lock, both of this name; for shmem_request_hook.
+pub(crate) fn request(name: &CStr, bytes: usize) {
     // SAFETY: ipci.c and lwlock.c allow both inside shmem_request_hook.
     unsafe {
         pg_sys::RequestAddinShmemSpace(bytes);
-        pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), 1);
+        pg_sys::RequestNamedLWLockTranche(name.as_ptr(), 1);
     }
 }
 
 /// The segment asked for, zeroed when it is new, and whether it is new; for shmem_startup_hook.
-pub(crate) fn attach(bytes: usize) -> (*mut u8, bool) {
+pub(crate) fn attach(name: &CStr, bytes: usize) -> (*mut u8, bool) {
     let mut found = false;
     // SAFETY: shmem.c: under AddinShmemInitLock, with the size that was asked for; never null (it raises).
     unsafe {
         let lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let start = pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes, &raw mut found).cast::<u8>();
+        let start = pg_sys::ShmemInitStruct(name.as_ptr(), bytes, &raw mut found).cast::<u8>();
         if !found {
             std::ptr::write_bytes(start, 0, bytes);
         }
         pg_sys::LWLockRelease(lock);
         (start, !found)
     }
+}
+
+/// As [`attach`], for a segment that is one value.
+///
+/// # Safety
+/// `S` is made of atomics and [`Lock`]s alone: zero is a value of it, and every process may use it at once.
+pub(crate) unsafe fn attach_one<S: Sync + 'static>(name: &CStr) -> (&'static S, bool) {
+    let (start, new) = attach(name, size_of::<S>());
+    // SAFETY: as large as `S`, zeroed when new and aligned to a cache line (shmem.c); it lives as long as this
+    // process. The rest is by the caller.
+    (unsafe { &*start.cast::<S>() }, new)
 }
 
 /// AddinShmemInitLock in lwlocknames.h, the same in 15 to 18.
@@ -43,10 +52,10 @@ pub(crate) struct Lock(AtomicPtr<pg_sys::LWLock>);
 pub(crate) struct Held(*mut pg_sys::LWLock);
 
 impl Lock {
-    /// Finds the lock; once, by the process that makes the segment.
-    pub(crate) fn find(&self) {
+    /// Finds the lock of the segment of this name; once, by the process that makes it.
+    pub(crate) fn find(&self, name: &CStr) {
         // SAFETY: lwlock.c: the tranche was asked for under this name; raises where it was not.
-        let lock = unsafe { &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock };
+        let lock = unsafe { &raw mut (*pg_sys::GetNamedLWLockTranche(name.as_ptr())).lock };
         self.0.store(lock, Ordering::Release);
     }
 

@@ -55,8 +55,13 @@ pub(crate) fn authentication_timeout_ms() -> i64 {
 
 /// The time now as core writes it, whatever DateStyle is.
 pub(crate) fn timestamp_text() -> String {
+    time_text(now())
+}
+
+/// As [`timestamp_text`], of a time in microseconds since 1970.
+pub(crate) fn time_text(micros: i64) -> String {
     // SAFETY: timestamp.c: a static buffer, copied at once.
-    unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(pg_sys::GetCurrentTimestamp())) }
+    unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(to_core_epoch(micros))) }
         .to_string_lossy()
         .into_owned()
 }

@@ -1,5 +1,6 @@
 //! The keys of one provider: where they come from, what is asked next and when, what came.
 
+use crate::events;
 use pg_oidc_core::image::ProviderKeys;
 use pg_oidc_core::keys::{JwksError, Key, KeyProblem, KeyReport, ParsedJwks, parse_jwks};
 use pg_oidc_core::provider::Provider;
@@ -336,6 +337,7 @@ impl Source {
     }
 
     fn succeed(&mut self, max_age: Option<Duration>, now: Instant, wall: i64) -> Step {
+        events::note_fetch(true);
         self.failures = 0;
         self.last_error = None;
         self.held.fetched_at = wall;
@@ -347,6 +349,7 @@ impl Source {
     }
 
     fn fail(&mut self, why: String, now: Instant, wall: i64) -> Step {
+        events::note_fetch(false);
         let pause = PAUSES.0.saturating_mul(1 << self.failures.min(9)).min(PAUSES.1);
         self.failures = self.failures.saturating_add(1);
         self.due = now + pause * (1000 + chance(250)) / 1000;

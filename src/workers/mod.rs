@@ -1,5 +1,7 @@
 //! The staff: two background workers, the only ones that ever talk to tables or to the outside.
 
+mod auditing;
+mod ending;
 mod fetching;
 mod keeping;
 mod keyring;

@@ -6,6 +6,7 @@ use crate::rows;
 use pg_oidc_core::image::PolicyImage;
 use pg_oidc_core::limits;
 use pg_oidc_core::provider::Provider;
+use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::row::RowError;
 use pg_oidc_core::rules::{Rule, RuleRow, compile_rule};
 use pgrx::datum::TimestampWithTimeZone;
@@ -66,7 +67,10 @@ pub(crate) fn read(known: Option<i64>) -> Result<Found, String> {
         let mut providers = providers(client, &mut complaints)?;
         keeping::give_back(client, &mut providers)?;
         let rules = rules(client, &mut complaints)?;
-        let image = PolicyImage::build(providers, rules.compiled).map_err(|error| error.to_string());
+        let revocations = revocations(client)?;
+        let image = PolicyImage::build(providers, rules.compiled)
+            .and_then(|image| image.with_revocations(revocations))
+            .map_err(|error| error.to_string());
         let image = image.map(|image| {
             rules.broken_denials.iter().fold(image, |image, (name, id)| image.with_broken_denial(name, *id))
         });
@@ -91,6 +95,29 @@ fn providers(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Re
         }
     }
     Ok(compiled)
+}
+
+/// Those that have any effect.
+const REVOCATIONS: &str = "SELECT r.provider, r.subject, r.until, r.tokens_before FROM oidc.revocation r \
+  WHERE r.until > now() OR r.tokens_before IS NOT NULL";
+
+fn revocations(client: &spi::SpiClient<'_>) -> Result<Vec<Revocation>, String> {
+    let table = client.select(REVOCATIONS, None, &[]).map_err(sql)?;
+    let mut revocations = Vec::with_capacity(table.len());
+    for tuple in table {
+        revocations.push(revocation(&tuple).map_err(sql)?);
+    }
+    Ok(revocations)
+}
+
+fn revocation(tuple: &spi::SpiHeapTupleData<'_>) -> Result<Revocation, spi::Error> {
+    let time = |column| tuple.get::<TimestampWithTimeZone>(column).map(|time| time.map(startup::micros));
+    Ok(Revocation {
+        provider: tuple.get(1)?.unwrap_or_default(),
+        subject: tuple.get(2)?.unwrap_or_default(),
+        until: time(3)?.unwrap_or(i64::MAX),
+        tokens_before: time(4)?,
+    })
 }
 
 /// The columns of a rule, each as its own value: 100,000 rows take 0.3 s so, and 5 s as JSON.
@@ -124,6 +151,7 @@ fn rules(client: &spi::SpiClient<'_>, complaints: &mut Vec<Complaint>) -> Result
 
 fn rule(tuple: &spi::SpiHeapTupleData<'_>) -> Result<RuleRow, spi::Error> {
     let time = |column| tuple.get::<TimestampWithTimeZone>(column).map(|time| time.map(startup::micros));
+    let session_limit: Option<String> = tuple.get(13)?;
     Ok(RuleRow {
         id: tuple.get(1)?.unwrap_or_default(),
         provider: tuple.get(2)?.unwrap_or_default(),
@@ -137,7 +165,8 @@ fn rule(tuple: &spi::SpiHeapTupleData<'_>) -> Result<RuleRow, spi::Error> {
         addresses: tuple.get(10)?,
         valid_from: time(11)?,
         valid_until: time(12)?,
-        session_limit: tuple.get(13)?,
+        session_limit_us: session_limit.as_deref().and_then(rows::session_limit_us),
+        session_limit,
         allow_privileged: tuple.get(14)?.unwrap_or_default(),
         enabled: true,
     })

@@ -1,5 +1,7 @@
 //! The registry worker: the only place with SQL. Reads the policy tables and publishes the policy.
 
+use super::auditing::Auditor;
+use super::ending::Ender;
 use super::keeping::Keeper;
 use super::reading::{Complaint, Found, Reading, read};
 use crate::board::{self, Staff};
@@ -42,7 +44,11 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // What the owner of the database has set for all its sessions must not reach this one.
     worker::set(c"role", c"none");
     worker::set(c"search_path", c"pg_catalog, pg_temp");
+    // What another server has not confirmed yet must not hold it either.
+    worker::set(c"synchronous_commit", c"local");
     let mut keeper = Keeper::default();
+    let mut auditor = Auditor::default();
+    let mut ender = Ender::default();
     let mut published = None;
     let mut read_at = Instant::now();
     loop {
@@ -52,9 +58,12 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
         if published.is_none() {
             read_at = Instant::now();
         }
-        let pause = if publish(&mut published) { POLL } else { PAUSE };
+        let pause = if publish(&mut published, &mut ender) { POLL } else { PAUSE };
+        let pause = pause.min(ender.end());
         keeper.keep();
+        let pause = if auditor.audit() { Duration::ZERO } else { pause };
         if worker::wait(pause, None) == Wake::Stop {
+            auditor.last();
             worker::end();
         }
     }
@@ -72,8 +81,10 @@ fn leave() {
 fn await_database(name: &str) -> ! {
     worker::connect(None);
     CONNECTED.store(true, Ordering::Relaxed);
+    // What the policy was is not known here: sessions end by time alone.
+    let ender = Ender::default();
     while !worker::transaction(|| catalog::database_exists(name)).unwrap_or(false) {
-        if worker::wait(PAUSE, None) == Wake::Stop {
+        if worker::wait(PAUSE.min(ender.end()), None) == Wake::Stop {
             worker::end();
         }
     }
@@ -82,7 +93,7 @@ fn await_database(name: &str) -> ! {
 }
 
 /// Reads and publishes what changed; false if it must be tried again.
-fn publish(published: &mut Option<i64>) -> bool {
+fn publish(published: &mut Option<i64>, ender: &mut Ender) -> bool {
     // The number first, the snapshot after it: whoever bumped the number had committed before.
     let asked = board::asked();
     let known = published.filter(|_| board::policy_generation() >= asked);
@@ -100,11 +111,16 @@ fn publish(published: &mut Option<i64>) -> bool {
             if board::state() != board::State::Absent || board::policy_generation() != asked {
                 board::publish_absence(asked);
             }
+            ender.learn(None);
         }
         Found::Policy(reading) => {
             complain(&reading.complaints);
             *published = Some(reading.generation);
             put_up(&reading, asked);
+            // After the flip: whoever was let in by the old policy has a slot by now.
+            if let Ok(image) = &reading.image {
+                ender.learn(Some(image));
+            }
         }
     }
     true

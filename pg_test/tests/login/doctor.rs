@@ -24,7 +24,7 @@ use serde_json::json;
 use crate::scene::{SOON, Stage, good, rule_sql};
 
 /// Every check, in the order in which they are shown.
-const CHECKS: [&str; 39] = [
+const CHECKS: [&str; 40] = [
     "library_preloaded",
     "library_version",
     "policy_database",
@@ -34,6 +34,7 @@ const CHECKS: [&str; 39] = [
     "policy_published",
     "policy_size",
     "keyring_size",
+    "audit_queue",
     "guarded_file",
     "native_hba_file",
     "tls",

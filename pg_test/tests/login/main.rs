@@ -1,6 +1,7 @@
 //! Logins from outside: real servers, real clients. One program, so that it is linked once.
 
 mod access;
+mod audit_trail;
 mod board;
 mod constant_line;
 mod crashes;
@@ -25,5 +26,6 @@ mod readme;
 mod scene;
 mod script;
 mod session;
+mod sessions;
 mod stage;
 mod tokens;

@@ -65,7 +65,7 @@ fn update_from_each_finished_version_gives_the_same_objects() -> Result<()> {
     cluster.admin("CREATE ROLE guest")?;
     cluster.admin(&format!("{generous} CREATE EXTENSION pg_oidc"))?;
     let fresh = cluster.admin_session()?;
-    for version in ["0.1.0", "0.2.0"] {
+    for version in ["0.1.0", "0.2.0", "0.3.0"] {
         let database = format!("from {version}");
         cluster.admin(&format!("CREATE DATABASE \"{database}\""))?;
         let update = format!("CREATE EXTENSION pg_oidc VERSION '{version}'; ALTER EXTENSION pg_oidc UPDATE");

@@ -10,6 +10,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use pg_oidc_core::account::Account;
 use pg_oidc_core::algorithm::Algorithm;
 use pg_oidc_core::decision::{Decision, Replication, Request, Selection, decide, is_current, select};
 use pg_oidc_core::image::{
@@ -19,9 +20,10 @@ use pg_oidc_core::keys::parse_jwks;
 use pg_oidc_core::limits::{SECOND, WIRE_BYTES};
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::rules::{RuleRow, compile_rule};
 use pg_oidc_core::token;
-use pg_oidc_core::verify::{Verified, verify};
+use pg_oidc_core::verify::{Verified, verify_for};
 use serde_json::{Value, json};
 
 /// Seconds since the Unix epoch.
@@ -219,6 +221,7 @@ pub(crate) fn provider_row() -> ProviderRow {
         clock_skew_us: 0,
         max_token_age_us: None,
         session_limit: "none".to_owned(),
+        session_limit_us: None,
         auto_provision: false,
         base_role: None,
         enabled: true,
@@ -240,6 +243,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
         valid_from: None,
         valid_until: None,
         session_limit: None,
+        session_limit_us: None,
         allow_privileged: false,
         enabled: true,
     }
@@ -250,6 +254,7 @@ pub(crate) fn rule_row(id: i64, matches: &Value, role: &str) -> RuleRow {
 pub(crate) struct World {
     pub(crate) providers: Vec<(ProviderRow, Option<Value>)>,
     pub(crate) rules: Vec<RuleRow>,
+    pub(crate) revocations: Vec<Revocation>,
     /// Microseconds.
     pub(crate) now: i64,
     pub(crate) fetched_at: i64,
@@ -270,6 +275,7 @@ impl World {
         World {
             providers: vec![(provider_row(), Some(json!({ "keys": keys })))],
             rules: vec![rule_row(1, &json!({"groups": "readers"}), "reader")],
+            revocations: Vec::new(),
             now: NOW * SECOND,
             fetched_at: NOW * SECOND,
             role_oid: ROLE_OID,
@@ -302,7 +308,9 @@ impl World {
     }
 
     pub(crate) fn login_bytes(&self, token: &[u8]) -> Result<Decision, Refusal> {
-        self.run(token, |policy, verified| decide(policy, &verified, &self.request()))
+        self.run(&mut Account::default(), token, |policy, verified| {
+            decide(policy, &verified, &self.request())
+        })
     }
 
     /// What the client asks for.
@@ -318,7 +326,14 @@ impl World {
     }
 
     pub(crate) fn verified(&self, token: &str) -> Result<Verified, Refusal> {
-        self.run(token.as_bytes(), |_, verified| Ok(verified))
+        self.run(&mut Account::default(), token.as_bytes(), |_, verified| Ok(verified))
+    }
+
+    /// What the audit may keep of the login with this token, however it ends.
+    pub(crate) fn account(&self, token: &str) -> Account {
+        let mut account = Account::default();
+        drop(self.run(&mut account, token.as_bytes(), |_, _| Ok(())));
+        account
     }
 
     /// The code of the refusal, or `accepted`.
@@ -328,6 +343,7 @@ impl World {
 
     fn run<T>(
         &self,
+        account: &mut Account,
         token: &[u8],
         last: impl FnOnce(&pg_oidc_core::image::ArchivedPolicyImage, Verified) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
@@ -351,7 +367,8 @@ impl World {
         let keyring = encode_keyring(&KeyringImage::build(keyring.collect()).unwrap()).unwrap();
         let keyring = check_keyring(&keyring).unwrap();
         let rules = self.rules.iter().map(|row| compile_rule(row).unwrap()).collect();
-        let policy = encode_policy(&PolicyImage::build(compiled, rules).unwrap()).unwrap();
+        let policy = PolicyImage::build(compiled, rules).unwrap();
+        let policy = encode_policy(&policy.with_revocations(self.revocations.clone()).unwrap()).unwrap();
         let policy = check_policy(&policy).unwrap();
 
         let untrusted = token::parse(token, WIRE_BYTES)?;
@@ -365,7 +382,7 @@ impl World {
             }
         };
         assert!(is_current(policy, &selected));
-        last(policy, verify(untrusted, &selected, self.now)?)
+        last(policy, verify_for(account, untrusted, &selected, self.now)?)
     }
 }
 

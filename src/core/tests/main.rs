@@ -6,6 +6,7 @@
 //! signature   B2   n019 to n032: algorithms and signatures
 //! header      B3   n034 to n048: header parameters
 //! jwks        B4   n049 to n065: key sets
+//! account          what the audit may keep of a token
 //! kept             keys that outlive a restart
 //! claims      B5   n066 to n095: claims other than times
 //! times       B5   n077 to n086: exp, nbf, iat
@@ -23,11 +24,13 @@
 //! lookup           the index finds what a scan finds; 100,000 rules
 //! images           changed bytes are refused or decide without panic
 //! vectors          Wycheproof and the JOSE cookbook, run inside the crate; fixtures/whitelist.json
+//! sessions         session limits, revocations, what keeps a session
 //! refusals         every reason is provoked; nothing of a token is shown
 //! fuzzed           what must hold for any bytes (`fuzz/`), on inputs that proptest makes up
 //! ```
 //! A test that accepts has near misses beside it that are refused.
 
+mod account;
 mod bounds;
 mod claims;
 mod common;
@@ -50,6 +53,7 @@ mod patterns;
 mod refusals;
 mod rows;
 mod rule_rows;
+mod sessions;
 mod signature;
 mod structure;
 mod times;

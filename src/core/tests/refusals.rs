@@ -9,6 +9,7 @@ use pg_oidc_core::json::JsonProblem;
 use pg_oidc_core::limits::{self, SECOND};
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::rules::RuleRow;
 use serde_json::{Value, json};
 
@@ -99,6 +100,8 @@ fn provoked() -> Vec<Refusal> {
         claims(json!({"hasgroups": true})),
         asking(grouped, json!({"groups": null})),
         asking(grouped, json!({"groups": 1})),
+        login(revoking(i64::MAX, None), &good),
+        login(revoking(i64::MIN, Some(NOW * SECOND)), &good),
         login(World::with_rules(vec![]), &good),
         login(World { user: "writer", ..World::new() }, &good),
         login(with_role(0), &good),
@@ -113,6 +116,11 @@ fn provoked() -> Vec<Refusal> {
         // The provider changes between the check of the token and the decision.
         between(ProviderRow { clock_skew_us: 1, ..provider_row() }, None),
     ]
+}
+
+fn revoking(until: i64, tokens_before: Option<i64>) -> World {
+    let (provider, subject) = ("corp".to_owned(), "u1".to_owned());
+    World { revocations: vec![Revocation { provider, subject, until, tokens_before }], ..World::new() }
 }
 
 fn two_keys() -> World {

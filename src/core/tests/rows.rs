@@ -216,8 +216,8 @@ fn provider_columns_that_are_not_built_yet() {
     });
     refused_provider("\"auto_provision\" is not supported yet", |row| row.auto_provision = true);
     refused_provider("\"base_role\" is not supported yet", |row| row.base_role = Some("base".to_owned()));
-    for limit in ["8 hours", "token", "", "None"] {
-        refused_provider("\"session_limit\" is not supported yet", |row| {
+    for limit in ["8 hours", "", "None"] {
+        refused_provider("\"session_limit\" must be 'token', 'none' or an interval", |row| {
             row.session_limit = limit.to_owned()
         });
     }

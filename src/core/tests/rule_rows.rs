@@ -168,11 +168,25 @@ fn effects() {
 }
 
 #[test]
-fn session_limits_are_not_built_yet() {
-    for limit in ["token", "8 hours", "", "None"] {
-        refused("\"session_limit\" is not supported yet", |row| row.session_limit = Some(limit.to_owned()));
+fn session_limits() {
+    for limit in ["8 hours", "", "None", "Token", " token"] {
+        refused("\"session_limit\" must be 'token', 'none' or an interval", |row| {
+            row.session_limit = Some(limit.to_owned())
+        });
     }
-    accepted(|row| row.session_limit = Some("none".to_owned()));
+    for micros in [0, -1, i64::MIN] {
+        refused("\"session_limit\" must be longer than 0", |row| {
+            row.session_limit = Some("0".to_owned());
+            row.session_limit_us = Some(micros);
+        });
+    }
+    for limit in ["none", "token"] {
+        accepted(|row| row.session_limit = Some(limit.to_owned()));
+    }
+    accepted(|row| {
+        row.session_limit = Some("8 hours".to_owned());
+        row.session_limit_us = Some(1);
+    });
 }
 
 #[test]

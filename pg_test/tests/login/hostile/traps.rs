@@ -233,8 +233,12 @@ fn n127_shadows_have_no_effect() -> Result<()> {
 /// The worker did not step on a trap.
 fn hostile_log(stage: &Stage) -> Result<()> {
     let log = stage.cluster.log();
-    let line = log.lines().find(|line| line.contains("data_corrupted") && line.contains("WARNING"));
-    ensure!(line.is_none() && !log.contains("could not read the OIDC policy"), "{line:?}");
+    let trapped = |line: &&str| line.contains("data_corrupted") && line.contains("WARNING");
+    let line = log.lines().find(trapped);
+    ensure!(line.is_none(), "{line:?}");
+    let failed: Vec<&str> =
+        log.lines().skip_while(|line| !line.contains("could not read the OIDC policy")).take(2).collect();
+    ensure!(failed.is_empty(), "{failed:?}");
     Ok(())
 }
 

@@ -65,10 +65,6 @@ fn provider_columns_not_acted_on() -> Result<()> {
         ("identity_role", "'\\1'"),
         ("auto_provision", "true"),
         ("base_role", "'soon'"),
-        ("session_limit", "'token'"),
-        ("session_limit", "'8 hours'"),
-        ("session_limit", "'None'"),
-        ("session_limit", "''"),
     ];
     for (column, value) in columns {
         let told = refused_in_provider(&admin, "soon", column, value)?;
@@ -80,27 +76,10 @@ fn provider_columns_not_acted_on() -> Result<()> {
 }
 
 #[test]
-fn rule_columns_not_acted_on() -> Result<()> {
-    stage().trio("soonrule")?;
-    let admin = stage().admin()?;
-    let columns = [
-        ("session_limit", "'token'", "\"session_limit\""),
-        ("session_limit", "'8 hours'", "\"session_limit\""),
-        ("session_limit", "''", "\"session_limit\""),
-    ];
-    for (column, value, what) in columns {
-        let told = refused_in_rule(&admin, "soonrule", column, value)?;
-        is_clear(&told, &format!("{what} is not supported yet"));
-    }
-    admin.rows("UPDATE oidc.role_mapping SET session_limit = 'none' WHERE provider = 'soonrule'").map(drop)
-}
-
-#[test]
 fn tables_not_acted_on() -> Result<()> {
     stage().trio("soontable")?;
     let admin = stage().admin()?;
     let rows = [
-        ("revocation", "(provider, subject) VALUES ('soontable', 'x')"),
         ("identity_role", "(provider, subject, role) VALUES ('soontable', 'x', 'x')"),
         ("granted_membership", "(role, member) VALUES ('x', 'y')"),
     ];

@@ -1,0 +1,10 @@
+-- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
+CREATE VIEW oidc.stat AS
+    SELECT metric, provider, outcome, reason, value FROM oidc.stat_rows();
+COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provider, outcome and reason, waits, the audit queue, the shared memory';
+COMMENT ON COLUMN oidc.stat.metric IS '''logins'', or another figure, which has neither provider nor outcome nor reason';
+COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider; null where the token named no issuer of the policy';
+COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused''';
+COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal; null where the login was accepted';
+COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
+COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
