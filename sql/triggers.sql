@@ -1,6 +1,6 @@
--- One row as JSON, with times in microseconds: what the compiler of rules reads, in triggers and in the worker. Bodies
--- that are parsed now need no search_path, and without one the worker's query takes them in (100,000 rules). The last
--- 30 years of timestamptz are beyond 64 bits of microseconds since 1970.
+-- One row as JSON, with times in microseconds: what the compiler reads, of providers in triggers and in the worker, of rules
+-- in oidc.doctor(). Bodies that are parsed now need no search_path, and without one a query takes them in. The last 30 years
+-- of timestamptz are beyond 64 bits of microseconds since 1970.
 CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
     RETURN (to_jsonb($1) || jsonb_build_object(
         'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,

@@ -193,7 +193,7 @@ pub(crate) fn fills() -> Option<[Fill; 2]> {
 /// A copy of the published keyring. Not for logins: it copies every key.
 pub(crate) fn keyring() -> Vec<ProviderKeys> {
     let Some(board) = header() else { return Vec::new() };
-    let held = board.lock.shared();
+    let held = step_in(board);
     // SAFETY: as in `read`.
     let copy = board.keyring.active_bytes().and_then(|bytes| unsafe {
         let archived = rkyv::access_unchecked::<ArchivedKeyringImage>(bytes);
@@ -465,7 +465,7 @@ impl Face {
 ///
 /// # Errors
 /// Limits of the policy as a whole, or an encoder's failure, as text for the log.
-pub(crate) fn encode_policy(policy: &PolicyImage) -> Result<rkyv::util::AlignedVec, String> {
+pub(crate) fn encode_policy(policy: &PolicyImage) -> Result<AlignedVec, String> {
     let bytes = image::encode_policy(policy).map_err(|error| error.to_string())?;
     image::check_policy(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)
@@ -475,7 +475,7 @@ pub(crate) fn encode_policy(policy: &PolicyImage) -> Result<rkyv::util::AlignedV
 ///
 /// # Errors
 /// As [`encode_policy`].
-pub(crate) fn encode_keyring(keyring: &KeyringImage) -> Result<rkyv::util::AlignedVec, String> {
+pub(crate) fn encode_keyring(keyring: &KeyringImage) -> Result<AlignedVec, String> {
     let bytes = image::encode_keyring(keyring).map_err(|error| error.to_string())?;
     image::check_keyring(&bytes).map_err(|error| error.to_string())?;
     Ok(bytes)

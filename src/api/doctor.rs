@@ -2,19 +2,9 @@
 //! without the policy; what is not known there is null, or no row.
 
 use crate::board::{self, Staff, State};
-use crate::pg::{catalog, startup};
+use crate::pg::catalog;
 use crate::{hba_file, rows, settings};
-use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::{hba, limits};
-
-/// Why a token does not open a session in this role, by the code that a login goes through.
-fn role_refusal(role: &str, oid: u32, allow_privileged: bool) -> Option<Refusal> {
-    let Some(found) = catalog::role(role, &settings::database()) else { return Some(Refusal::RoleMissing) };
-    if found.oid != oid {
-        return Some(Refusal::RoleReplaced);
-    }
-    found.admits(allow_privileged, startup::now()).err()
-}
 
 #[pgrx::pg_schema]
 mod oidc {
@@ -84,9 +74,7 @@ mod oidc {
             return TableIterator::empty();
         }
         let (registry_hired, keyring_hired) = (board::hired(Staff::Registry), board::hired(Staff::Keyring));
-        let asked = board::asked();
-        let reached = registry_hired
-            && board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
+        let reached = registry_hired && crate::api::await_policy();
         let state = match board::state() {
             State::Starting => "starting",
             State::Absent => "absent",
@@ -134,7 +122,7 @@ mod oidc {
     #[pg_extern(stable)]
     fn role_problem(role: &str, role_oid: Option<pg_sys::Oid>, allow_privileged: bool) -> Option<String> {
         let oid = role_oid.map_or(0, |oid| oid.to_u32());
-        role_refusal(role, oid, allow_privileged).map(|refusal| refusal.detail())
+        crate::api::admit(role, Some(oid), allow_privileged).err().map(|refusal| refusal.detail())
     }
 
     /// Why a role is privileged; null if it is not, and where there is none.

@@ -1,6 +1,6 @@
 //! Why a login would end as it would: core's explanation, and what the catalog says of the roles.
 
-use super::must_be_preloaded;
+use super::{admit, await_policy, must_be_preloaded};
 use crate::board::{self, Staff};
 use crate::pg::catalog;
 use crate::pg::report;
@@ -31,8 +31,7 @@ fn explain<E>(
 ) -> Result<Explanation, E> {
     must_be_preloaded();
     // What was committed before counts here as it does in a login.
-    let asked = board::asked();
-    let reached = board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
+    let reached = await_policy();
     let Some(published) = board::copy() else {
         report::raise(
             PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -100,11 +99,7 @@ fn roles(explanation: &mut Explanation, asked_for_one: bool, database: &str) {
 }
 
 fn admits(given: &Given, database: &str) -> Result<(), Refusal> {
-    let role = catalog::role(&given.role, &settings::database()).ok_or(Refusal::RoleMissing)?;
-    if given.role_oid.is_some_and(|oid| oid != role.oid) {
-        return Err(Refusal::RoleReplaced);
-    }
-    role.admits(given.allow_privileged, startup::now())?;
+    let role = admit(&given.role, given.role_oid, given.allow_privileged)?;
     if !database.is_empty() && !catalog::may_connect(role.oid, database) {
         return Err(Refusal::ConnectDenied);
     }
@@ -174,12 +169,7 @@ mod oidc {
     > {
         let client = address(client);
         let login = Login { user: login_user, database, client, replication, at: None };
-        let explained = super::explain(&login, |policy, _, request| {
-            explanation::explain_claims(policy, provider, claims, request)
-        });
-        rows(explained.unwrap_or_else(|error| {
-            crate::api::raise(PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE, &error)
-        }))
+        of_claims(&login, provider, claims)
     }
 
     /// As `oidc.explain_claims_text`, of a login at another time.
@@ -199,7 +189,11 @@ mod oidc {
     > {
         let (client, at) = (address(client), Some(startup::micros(at)));
         let login = Login { user: Some(login_user), database: Some(database), client, replication, at };
-        let explained = super::explain(&login, |policy, _, request| {
+        of_claims(&login, provider, claims)
+    }
+
+    fn of_claims(login: &Login<'_>, provider: &str, claims: &str) -> Steps {
+        let explained = super::explain(login, |policy, _, request| {
             explanation::explain_claims(policy, provider, claims, request)
         });
         rows(explained.unwrap_or_else(|error| {

@@ -1,10 +1,9 @@
 //! The keys that verify tokens: shown, and fetched on demand.
 
-use super::must_be_preloaded;
+use super::{await_policy, must_be_preloaded};
 use crate::board::{self, Wish};
 use crate::pg::report;
 use crate::pg::startup;
-use crate::settings;
 use pg_oidc_core::image::ProviderKeys;
 use pg_oidc_core::keys::KeyReport;
 use pgrx::PgSqlErrorCode;
@@ -91,8 +90,7 @@ mod oidc {
     fn refresh_keys(provider: default!(Option<&str>, "NULL")) {
         must_be_preloaded();
         // What was committed before counts here as it does in a login.
-        let asked = board::asked();
-        board::wait_until(settings::login().wait, || board::policy_generation() >= asked);
+        await_policy();
         let sources = sources(provider);
         if let (Some(provider), true) = (provider, sources.is_empty()) {
             report::raise(

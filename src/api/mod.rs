@@ -12,8 +12,10 @@ pub(crate) mod stat;
 pub(crate) mod triggers;
 
 use crate::board;
-use crate::pg::{catalog, report, transaction};
+use crate::pg::catalog::{self, Role};
+use crate::pg::{report, startup, transaction};
 use crate::settings;
+use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::row::RowError;
 use pgrx::{PgSqlErrorCode, PgTrigger};
 
@@ -33,6 +35,24 @@ fn must_be_preloaded() {
             Some("Add pg_oidc to \"shared_preload_libraries\" in postgresql.conf and restart the server."),
         );
     }
+}
+
+/// Waits, bounded as a login, until what was committed before is published; false: it is not yet.
+fn await_policy() -> bool {
+    let asked = board::asked();
+    board::wait_until(settings::login().wait, || board::policy_generation() >= asked)
+}
+
+/// Why a token does not open a session in a role, by the code that a login goes through. `oid`: what the role must have.
+///
+/// # Errors
+/// The refusal; otherwise the role.
+fn admit(role: &str, oid: Option<u32>, allow_privileged: bool) -> Result<Role, Refusal> {
+    let found = catalog::role(role, &settings::database()).ok_or(Refusal::RoleMissing)?;
+    if oid.is_some_and(|oid| oid != found.oid) {
+        return Err(Refusal::RoleReplaced);
+    }
+    found.admits(allow_privileged, startup::now()).map(|()| found)
 }
 
 /// Raises what core says of a row, or of a name in it.

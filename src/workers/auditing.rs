@@ -3,6 +3,7 @@
 //! Nothing waits for this. While the table cannot be written (disk full, locked, no such table, a standby), events stay
 //! in the ring as long as there is room; then they are only counted, and stand in the server log alone.
 
+use super::registry;
 use crate::events::{self, Batch, Event, LOG};
 use crate::pg::append::append;
 use crate::pg::{catalog, report, startup, worker};
@@ -22,8 +23,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const SAY: Duration = Duration::from_secs(60);
 /// How long a lock on the table may hold the worker, which has other things to do.
 const LOCK_TIMEOUT: &CStr = c"100ms";
-/// What holds elsewhere in the worker.
-const USUAL_LOCK_TIMEOUT: &CStr = c"2s";
 
 /// How often old events are looked for.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
@@ -49,7 +48,7 @@ impl Auditor {
         }
         worker::set(c"lock_timeout", LOCK_TIMEOUT);
         let more = (0..BATCHES).all(|_| self.store()) | self.sweep();
-        worker::set(c"lock_timeout", USUAL_LOCK_TIMEOUT);
+        worker::set(c"lock_timeout", registry::LOCK_TIMEOUT);
         self.count();
         more
     }

@@ -9,6 +9,7 @@ use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, worker};
 use crate::{rows, settings};
 use pgrx::prelude::*;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// How often everything is read again whatever the generation says: what was changed with the triggers disabled in a
 /// way that no hook reports counts by then.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A table that somebody has locked must not hold this worker for ever; and below deadlock_timeout, so that in a deadlock
+/// it is the worker that gives way.
+pub(super) const LOCK_TIMEOUT: &CStr = c"500ms";
 /// How long to wait after a failed reading.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -37,9 +41,7 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // Where there is no such database this ends the worker, and the next one comes to the line above.
     worker::connect(Some(&database));
     CONNECTED.store(true, Ordering::Relaxed);
-    // A table that somebody has locked must not hold this worker for ever; and below deadlock_timeout, so that in a
-    // deadlock it is the worker that gives way.
-    worker::set(c"lock_timeout", c"500ms");
+    worker::set(c"lock_timeout", LOCK_TIMEOUT);
     worker::set(c"statement_timeout", c"0");
     // What the owner of the database has set for all its sessions must not reach this one.
     worker::set(c"role", c"none");
