@@ -1,7 +1,7 @@
-//! The extension, built and put into a private copy of the machine's server.
+//! The extension, built and put into a private copy of a server.
 //!
 //! PostgreSQL finds its libraries and its shared files relative to where its executable lies. So a copy of
-//! `bin`, `lib` and `share` under another root is a server of its own, and the machine's folders stay as
+//! `bin`, `lib` and `share` under another root is a server of its own, and the folders copied from stay as
 //! they are.
 
 use std::path::{Path, PathBuf};
@@ -66,7 +66,7 @@ impl Server {
     pub fn shared() -> Result<&'static Self> {
         static SERVER: LazyLock<Result<Server, String>> = LazyLock::new(|| {
             let made = || {
-                let postgres = Postgres::of_machine()?;
+                let postgres = Postgres::chosen()?;
                 if let Some(root) = std::env::var_os(SERVER_VARIABLE) {
                     return Server::at(PathBuf::from(root), &postgres, None);
                 }

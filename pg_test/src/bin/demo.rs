@@ -1,4 +1,4 @@
-//! `cargo demo [--keep]`: a token opens a session, from nothing to psql, on real parts.
+//! `cargo demo [--keep] [--pg N]`: a token opens a session, from nothing to psql, on real parts.
 //!
 //! A private server with the extension, a certified OpenID provider, the real psql. Without `--keep` it ends
 //! by itself and leaves nothing behind; with it everything stays up until Enter or Ctrl-C.
@@ -12,7 +12,7 @@ use pg_oidc_test::account::{Account, is_root};
 use pg_oidc_test::cluster::Cluster;
 use pg_oidc_test::extension::{self, SUPERUSER, Server};
 use pg_oidc_test::keys::keys;
-use pg_oidc_test::postgres::Postgres;
+use pg_oidc_test::postgres::{Choice, Postgres};
 use pg_oidc_test::provider::{AUDIENCE, Client, Provider, SECRET};
 use pg_oidc_test::terminal::{Step, bold, faint, heading, say};
 use pg_oidc_test::token::{Token, tampered};
@@ -50,15 +50,16 @@ struct Stage {
 }
 
 fn main() -> ExitCode {
-    let keep = match std::env::args().nth(1).as_deref() {
-        None => false,
-        Some("--keep") => true,
-        Some(_) => {
-            eprintln!("usage: cargo demo [--keep]");
+    let asked = Choice::of_arguments(std::env::args().skip(1));
+    let walked = match asked {
+        Ok((choice, others)) if others.is_empty() => demo(choice, false),
+        Ok((choice, others)) if others == ["--keep"] => demo(choice, true),
+        _ => {
+            eprintln!("usage: cargo demo [--keep] [--pg 15|16|17|18]");
             return ExitCode::from(2);
         }
     };
-    match demo(keep) {
+    match walked {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\n{}", error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "));
@@ -67,10 +68,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn demo(keep: bool) -> Result<()> {
+fn demo(choice: Choice, keep: bool) -> Result<()> {
     say(&bold("\npg_oidc: log in to PostgreSQL with an OIDC token as the password"));
     heading("Setting the stage");
-    let stage = set_up()?;
+    let stage = set_up(choice)?;
     let began = Instant::now();
 
     heading("One provider, one rule");
@@ -94,11 +95,11 @@ fn demo(keep: bool) -> Result<()> {
     Ok(())
 }
 
-fn set_up() -> Result<Stage> {
-    machine::prepare()?;
+fn set_up(choice: Choice) -> Result<Stage> {
+    machine::prepare(choice)?;
     tools::prepare_pgrx()?;
     tools::prepare_provider()?;
-    let postgres = Postgres::of_machine()?;
+    let postgres = Postgres::find(choice)?;
 
     let step = Step::begin(format!("Building pg_oidc for PostgreSQL {}, release", postgres.major()));
     let package = extension::build(&postgres, |line| step.note(line))?;

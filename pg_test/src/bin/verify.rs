@@ -1,4 +1,5 @@
-//! `cargo verify`: everything that must hold before a change is good, and nothing else to run.
+//! `cargo verify [--pg N]`: everything that must hold before a change is good, and nothing else to run. Without
+//! `--pg` on the server of the machine.
 //!
 //! Installs what it needs, then: format, dependencies, clippy, documentation, the extension built and put
 //! into a copy of the server, every test. The extension is built beside the checks: they lock different
@@ -9,7 +10,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use anyhow::{Context, Result, bail, ensure};
 use pg_oidc_test::extension::{self, SERVER_VARIABLE, Server};
-use pg_oidc_test::postgres::Postgres;
+use pg_oidc_test::postgres::{Choice, Postgres};
 use pg_oidc_test::terminal::{Step, faint, heading, say};
 use pg_oidc_test::{machine, program, tools, workspace};
 
@@ -50,12 +51,15 @@ impl Tally {
 }
 
 fn main() -> ExitCode {
-    if std::env::args().len() > 1 {
-        eprintln!("usage: cargo verify");
-        return ExitCode::from(2);
-    }
+    let choice = match Choice::of_arguments(std::env::args().skip(1)) {
+        Ok((choice, others)) if others.is_empty() => choice,
+        _ => {
+            eprintln!("usage: cargo verify [--pg 15|16|17|18]");
+            return ExitCode::from(2);
+        }
+    };
     let mut tally = Tally::default();
-    if let Err(error) = verify(&mut tally) {
+    if let Err(error) = verify(&mut tally, choice) {
         tally.failed += 1;
         tally.failures.push(format!("{error:#}"));
     }
@@ -70,12 +74,12 @@ fn main() -> ExitCode {
     if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn verify(tally: &mut Tally) -> Result<()> {
+fn verify(tally: &mut Tally, choice: Choice) -> Result<()> {
     heading("What the run needs");
-    machine::prepare()?;
+    machine::prepare(choice)?;
     tools::prepare_pgrx()?;
     tools::prepare_provider()?;
-    let postgres = Postgres::of_machine()?;
+    let postgres = Postgres::find(choice)?;
     say(&faint(&format!("  PostgreSQL {}", postgres.version())));
 
     std::thread::scope(|scope| {
@@ -84,7 +88,7 @@ fn verify(tally: &mut Tally) -> Result<()> {
         checks(tally, &postgres);
         heading("Tests");
         let server = joined(tally, server);
-        tests(tally, server.as_ref())
+        tests(tally, choice, server.as_ref())
     })
 }
 
@@ -115,27 +119,29 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
-/// The features that build for this server, and for no other.
-fn features(postgres: &Postgres) -> [String; 2] {
-    ["--no-default-features".to_owned(), format!("--features=pg_oidc/pg{}", postgres.major())]
+/// Has a cargo command build for this server, and for no other.
+fn build_for(command: &mut Command, postgres: &Postgres) {
+    command.arg("--no-default-features").arg(format!("--features=pg_oidc/pg{}", postgres.major()));
+    command.env("PGRX_PG_CONFIG_PATH", postgres.pg_config());
 }
 
 fn checks(tally: &mut Tally, postgres: &Postgres) {
     let run = |mut command: Command| {
         move |step: &Step| program::watched(&mut command, |line| step.note(line)).map(drop)
     };
-    let features = features(postgres);
 
     tally.check("Format", run(cargo(&["fmt", "--all", "--check", "--", "--color", "never"])));
     tally.check("core and net know nothing of PostgreSQL", |_| pure());
     deny(tally);
 
     let mut clippy = cargo(&["clippy", "--workspace", "--all-targets"]);
-    clippy.args(&features).args(["--", "-D", "warnings"]);
+    build_for(&mut clippy, postgres);
+    clippy.args(["--", "-D", "warnings"]);
     tally.check("Clippy, warnings denied", run(clippy));
 
     let mut doc = cargo(&["doc", "--workspace", "--no-deps", "--document-private-items"]);
-    doc.args(&features).env("RUSTDOCFLAGS", RUSTDOCFLAGS);
+    build_for(&mut doc, postgres);
+    doc.env("RUSTDOCFLAGS", RUSTDOCFLAGS);
     tally.check("Documentation, warnings denied", run(doc));
 }
 
@@ -196,7 +202,7 @@ fn deny(tally: &mut Tally) {
 }
 
 /// Builds all test programs, runs them, and counts every test by itself.
-fn tests(tally: &mut Tally, server: Option<&Server>) -> Result<()> {
+fn tests(tally: &mut Tally, choice: Choice, server: Option<&Server>) -> Result<()> {
     let tested: Vec<&str> = TESTED.iter().flat_map(|&package| ["--package", package]).collect();
     let mut built = false;
     tally.check("Building the tests", |step| {
@@ -210,6 +216,7 @@ fn tests(tally: &mut Tally, server: Option<&Server>) -> Result<()> {
     };
     let mut command = cargo(&["test", "--no-fail-fast"]);
     command.args(&tested).env(SERVER_VARIABLE, server.root()).env("RUST_BACKTRACE", "0");
+    choice.hand_on(&mut command);
 
     let mut run = Run::default();
     let (success, _) =

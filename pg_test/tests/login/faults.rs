@@ -123,7 +123,7 @@ fn f004_guarded_file_missing() -> Result<()> {
 #[test]
 fn f004_library_file_missing() -> Result<()> {
     // A copy of the server that never had the extension.
-    let server = Server::copy(&Postgres::of_machine()?, None)?;
+    let server = Server::copy(&Postgres::chosen()?, None)?;
     let cluster = Cluster::builder(&server).build()?;
     does_not_start(&cluster, &["could not access file \"pg_oidc\": No such file or directory"])?;
     // The near miss: without the line, it runs.

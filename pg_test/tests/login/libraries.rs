@@ -36,7 +36,7 @@ fn library((name, source): Source) -> Result<String> {
     static FOLDER: LazyLock<Result<Scratch, String>> =
         LazyLock::new(|| Scratch::new().map_err(|error| format!("{error:#}")));
     let folder = FOLDER.as_ref().map_err(|error| anyhow!("{error}"))?.path();
-    let headers = Postgres::of_machine()?.folder("--includedir-server")?;
+    let headers = Postgres::chosen()?.folder("--includedir-server")?;
     let library = folder.join(name);
     let mut gcc = Command::new("gcc");
     gcc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-I"]).arg(headers);
