@@ -5,6 +5,7 @@
 //! written with `LOG_SERVER_ONLY` first, and every refusal is then raised here, by one call at one place.
 
 use super::port::Connection;
+use super::startup;
 use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -81,14 +82,13 @@ pub(crate) fn refuse(user: &str, outward: Outward) -> ! {
             super::server::errmsg_internal(c"%s".as_ptr(), message.as_ptr());
             super::server::errfinish(PLACE.0.as_ptr(), PLACE.1, PLACE.2.as_ptr());
         }
-        pg_sys::proc_exit(1)
     }
+    startup::exit(1)
 }
 
 /// Ends this backend in silence, as core does when a client goes away while it is asked for a password.
 pub(crate) fn leave() -> ! {
-    // SAFETY: proc_exit may be called wherever an error could be raised; status 0 is core's own in auth_failed().
-    unsafe { pg_sys::proc_exit(0) }
+    startup::exit(0) // core's own status in auth_failed()
 }
 
 /// Raises an ERROR with detail and hint in the session that runs this SQL.

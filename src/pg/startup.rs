@@ -2,6 +2,7 @@
 
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::os::raw::c_int;
 
 /// Whether `_PG_init` may set up anything: preloaded by a postmaster, and no upgrade in progress.
 ///
@@ -64,4 +65,12 @@ pub(crate) fn time_text(micros: i64) -> String {
     unsafe { CStr::from_ptr(pg_sys::timestamptz_to_str(to_core_epoch(micros))) }
         .to_string_lossy()
         .into_owned()
+}
+
+/// Ends this process with `status`; exit callbacks run.
+#[allow(unreachable_code, reason = "18 says noreturn in a way that bindgen does not see")]
+pub(super) fn exit(status: c_int) -> ! {
+    // SAFETY: ipc.c: may be called wherever an error could be raised, and never returns.
+    unsafe { pg_sys::proc_exit(status) };
+    unreachable!("proc_exit does not return")
 }

@@ -1,7 +1,11 @@
 //! What a background worker needs of core: registration, its wait, its transactions, its end.
 
-use super::{hooks, server};
+use super::{hooks, server, startup};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+#[cfg(not(feature = "pg18"))]
+use pgrx::pg_sys::pqsignal;
+#[cfg(feature = "pg18")]
+use pgrx::pg_sys::pqsignal_be as pqsignal; // the name behind 18's macro (port.h)
 use pgrx::{PgTryBuilder, pg_guard, pg_sys};
 use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
@@ -59,8 +63,8 @@ pub(crate) fn registered(spec: &Spec) -> bool {
 pub(crate) fn start() {
     // SAFETY: bgworker.c starts workers with signals blocked, for exactly this.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGHUP as c_int, Some(server::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(pg_sys::SIGTERM as c_int, Some(server::SignalHandlerForShutdownRequest));
+        pqsignal(pg_sys::SIGHUP as c_int, Some(server::SignalHandlerForConfigReload));
+        pqsignal(pg_sys::SIGTERM as c_int, Some(server::SignalHandlerForShutdownRequest));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
@@ -103,8 +107,7 @@ pub(crate) fn wait(limit: Duration, socket: Option<RawFd>) -> Wake {
 
 /// Ends this worker with status 1: core starts it again (status 0 would be for ever).
 pub(crate) fn end() -> ! {
-    // SAFETY: bgworker.c; exit callbacks run.
-    unsafe { pg_sys::proc_exit(1) }
+    startup::exit(1)
 }
 
 /// Connects this worker to `database` as the bootstrap superuser; where that cannot be, it ends (status 1). With None
