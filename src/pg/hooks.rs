@@ -48,6 +48,8 @@ pub(crate) fn install(memory: Memory, door: Option<Door>) {
     }
     if let Some(door) = door {
         let _ = DOOR.set(door);
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        super::false_record::drop_it();
     }
     // SAFETY: _PG_init under shared_preload_libraries: one process, one thread; the previous hooks are kept.
     unsafe {

@@ -4,6 +4,8 @@
 
 pub(crate) mod append;
 pub(crate) mod catalog;
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+mod false_record;
 mod foreign_trigger;
 pub(crate) mod guc;
 pub(crate) mod hooks;

@@ -94,6 +94,16 @@ pub(crate) fn current() -> Option<(Connection, Line)> {
     }
 }
 
+/// As [`current()`], only the line.
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+pub(super) fn current_line() -> Option<Line> {
+    // SAFETY: as in `current`.
+    unsafe {
+        let port = server::MyProcPort;
+        if port.is_null() || (*port).hba.is_null() { None } else { Some(line(port)) }
+    }
+}
+
 #[cfg(feature = "pg15")]
 unsafe fn included(_: *mut server::HbaLine) -> bool {
     false // 15 has no include directives for HBA files
