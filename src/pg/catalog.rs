@@ -1,5 +1,6 @@
 //! Roles, as the shared catalogs have them. Usable in the hook, where no database is open yet.
 
+use super::server::FormData_pg_auth_members;
 use super::startup;
 use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
@@ -213,7 +214,8 @@ unsafe fn own_privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<
     }
 }
 
-/// The roles that `member` is a direct member of, whatever the other options of the grant, and whether it has ADMIN.
+/// The roles that `member` is a direct member of and may use in any way, and whether it has ADMIN. On 16 and later a
+/// role may stand here several times, by several grantors.
 unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
     // SAFETY: catcache.h: n_members entries follow the header; pinned until ReleaseCatCacheList.
     unsafe {
@@ -229,13 +231,26 @@ unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
             .iter()
             .map(|entry| {
                 let tuple = &raw mut (**entry).tuple;
-                let form = pg_sys::GETSTRUCT(tuple).cast::<super::server::FormData_pg_auth_members>();
-                ((*form).roleid, (*form).admin_option)
+                &*pg_sys::GETSTRUCT(tuple).cast::<FormData_pg_auth_members>()
             })
+            .filter(|form| is_of_use(form))
+            .map(|form| (form.roleid, form.admin_option))
             .collect();
         pg_sys::ReleaseCatCacheList(list);
         roles
     }
+}
+
+#[cfg(feature = "pg15")]
+fn is_of_use(_: &FormData_pg_auth_members) -> bool {
+    true // a member may SET ROLE, whatever else
+}
+
+/// One grant of a membership; without SET, INHERIT and ADMIN it gives nothing, not even a way to grant oneself more
+/// (user.c, check_role_membership_authorization and select_best_grantor; tried on 16 and 18).
+#[cfg(not(feature = "pg15"))]
+fn is_of_use(grant: &FormData_pg_auth_members) -> bool {
+    grant.set_option || grant.inherit_option || grant.admin_option
 }
 
 /// The owner of a database, or None where there is none of that name.
