@@ -20,6 +20,7 @@ use pg_oidc_test::token::Token;
 use serde_json::{Value, json};
 
 use crate::scene::{SOON, Stage, admitted, good};
+use crate::stage::forced_parallel;
 
 /// Another database than the one of the policy.
 const APP: &str = "app";
@@ -160,7 +161,7 @@ fn parallel_workers_see_the_same() -> Result<()> {
     })?;
     assert_eq!(session.value(&query)?, some("5000"));
     // All of the query in one worker.
-    session.rows("SET force_parallel_mode = on")?;
+    session.rows(&format!("SET {} = on", forced_parallel(&stage().cluster)))?;
     let values = "SELECT oidc.identity(), oidc.provider(), oidc.claim('sub'), oidc.claims() ->> 'sub'";
     let plan = format!("{:?}", session.rows(&format!("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) {values}"))?);
     ensure!(plan.contains("Workers Launched: 1"), "{plan}");

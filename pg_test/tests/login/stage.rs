@@ -83,6 +83,11 @@ pub(crate) fn good<'a>(cluster: &'a Cluster, role: &str) -> Login<'a> {
     cluster.login(role).password(token(role))
 }
 
+/// The setting that has a parallel worker run what it can, by its name in this version.
+pub(crate) fn forced_parallel(cluster: &Cluster) -> &'static str {
+    if cluster.server().major() < 16 { "force_parallel_mode" } else { "debug_parallel_query" }
+}
+
 /// The one line that a refused client sees.
 pub(crate) fn line(user: &str) -> String {
     format!("OIDC authentication failed for user \"{user}\"")

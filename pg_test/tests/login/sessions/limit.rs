@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{GRACE, gone, pid, signed, some, stage, told_of_its_end};
 use crate::scene::{SOON, good};
+use crate::stage::forced_parallel;
 
 /// What the client of a session whose time is over is told.
 const OVER: &str = "The time of the OIDC token session is over.";
@@ -118,7 +119,10 @@ fn f031_f032_session_ends_on_time_whatever_it_does() -> Result<()> {
         ("copy to", "SELECT 1", "COPY (SELECT pg_sleep(60)) TO STDOUT"),
         (
             "parallel query",
-            "SET force_parallel_mode = on; SET max_parallel_workers_per_gather = 2",
+            &format!(
+                "SET {} = on; SET max_parallel_workers_per_gather = 2",
+                forced_parallel(&stage().cluster)
+            ),
             "SELECT count(*) FROM states a, states b, states c, states d",
         ),
         ("after an error", "SELECT 1", "after an error"),
