@@ -32,10 +32,13 @@ CREATE FUNCTION oidc.doctor_rules()
     $$;
 COMMENT ON FUNCTION oidc.doctor_rules() IS 'Checks of oidc.doctor(): the rules by themselves';
 
+-- 18 keeps the plan of a function for the whole session: one made for a few rules, with nested loops, would take minutes
+-- for many. Hence no nested loops where rules are joined with rules.
+
 -- A role that is derived from the token (\1) is looked up at each login, so nothing can be said of it here.
 CREATE FUNCTION oidc.doctor_rule_roles()
     RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
     AS $$
         WITH rules AS MATERIALIZED (
             SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication
@@ -93,7 +96,7 @@ COMMENT ON FUNCTION oidc.doctor_rule_roles() IS 'Checks of oidc.doctor(): the ro
 
 CREATE FUNCTION oidc.doctor_rule_matches()
     RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
     AS $$
         WITH rules AS MATERIALIZED (SELECT * FROM oidc.role_mapping WHERE enabled),
         -- What an operator object says, in a member itself or in its "any"; under "not" it narrows the rule.
