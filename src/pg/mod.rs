@@ -1,5 +1,7 @@
 //! The cellar: all hand-written unsafe code but that of `board.rs`, a few lines at a time.
 //!
+//! What differs between versions of PostgreSQL is here too, and nowhere else.
+//!
 //! Everything above this module calls safe functions that take and give plain Rust values.
 
 pub(crate) mod append;
