@@ -11,6 +11,7 @@ use crate::key_requests::KeyRequests;
 pub(crate) use crate::key_requests::Wish;
 use crate::pg::shmem::{self, Condition, Held, Lock};
 use crate::pg::slots;
+use crate::requests;
 use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
@@ -111,6 +112,7 @@ pub(crate) fn request() {
     shmem::request(NAME, settings::shared_memory());
     slots::request();
     shmem::request(events::NAME, size_of::<events::Queue>());
+    shmem::request(requests::NAME, size_of::<requests::Desk>());
 }
 
 /// Makes or finds the board; for shmem_startup_hook. `hired` says which workers core has taken.
@@ -124,6 +126,9 @@ pub(crate) fn start(hired: &[Staff]) {
     // SAFETY: atomics and one lock.
     let (queue, fresh) = unsafe { shmem::attach_one::<events::Queue>(events::NAME) };
     events::open(queue, fresh);
+    // SAFETY: as above.
+    let (desk, fresh) = unsafe { shmem::attach_one::<requests::Desk>(requests::NAME) };
+    requests::open(desk, fresh);
     BOARD.store(header, Ordering::Release);
     if !new {
         return;
@@ -347,6 +352,13 @@ pub(crate) fn wait_until(limit: Duration, reached: impl FnMut() -> bool) -> bool
     let Some(board) = header() else { return false };
     // SAFETY: the board's own condition variable, initialised by `start`; no lock is held here.
     unsafe { shmem::wait_until(std::ptr::from_ref(&board.changed).cast_mut(), limit, reached) }
+}
+
+/// Wakes everyone who waits, to look again.
+pub(crate) fn announce() {
+    if let Some(board) = header() {
+        tell(board);
+    }
 }
 
 /// Whether the last registry worker could not connect to its database.

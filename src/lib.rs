@@ -12,6 +12,7 @@ mod hba_file;
 mod key_requests;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
 mod pg;
+mod requests;
 mod rows;
 mod session;
 mod sessions;
@@ -113,6 +114,7 @@ extern "C-unwind" fn _PG_init() {
     }
     settings::init();
     let guarded = hba_file::init();
+    pg::role_setting::guard();
     workers::init();
     api::init();
     pg::hooks::install(

@@ -16,10 +16,9 @@ use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
 use crate::pg::wire::Answer;
-use crate::session;
+use crate::session::{self, Grant};
 use crate::settings::{self, Login};
 use pg_oidc_core::account::Account;
-use pg_oidc_core::decision::Decision;
 use pg_oidc_core::refusal::Refusal;
 
 /// Judges a client on a guarded line. Every secret is wiped when this returns.
@@ -36,9 +35,9 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
         },
     };
     match outcome.and_then(begin) {
-        Ok(decision) => {
-            accepted(connection, &decision);
-            trail::accepted(connection, &account, &decision);
+        Ok(grant) => {
+            accepted(connection, &grant);
+            trail::accepted(connection, &account, &grant);
             Verdict::Admit
         }
         Err(refusal) => {
@@ -62,9 +61,9 @@ fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Resul
     Ok(())
 }
 
-fn begin(decision: Decision) -> Result<Decision, Refusal> {
-    session::begin(&decision).map_err(|_| Refusal::SettingsFailed)?;
-    Ok(decision)
+fn begin(grant: Grant) -> Result<Grant, Refusal> {
+    session::begin(&grant).map_err(|_| Refusal::SettingsFailed)?;
+    Ok(grant)
 }
 
 /// What the client may know of a refusal.
@@ -77,9 +76,11 @@ fn outward(refusal: &Refusal) -> Outward {
 }
 
 /// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
-fn accepted(connection: &Connection, decision: &Decision) {
+fn accepted(connection: &Connection, grant: &Grant) {
+    let decision = &grant.decision;
     report::log(&format!(
-        "OIDC login accepted: role={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        "OIDC login accepted: role={:?} user={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        grant.role(),
         decision.role,
         decision.identity,
         decision.provider,

@@ -4,6 +4,7 @@
 
 pub(crate) mod append;
 pub(crate) mod catalog;
+pub(crate) mod database;
 mod foreign_trigger;
 pub(crate) mod guc;
 pub(crate) mod hooks;
@@ -11,6 +12,7 @@ pub(crate) mod identity;
 pub(crate) mod interval;
 pub(crate) mod port;
 pub(crate) mod report;
+pub(crate) mod role_setting;
 pub(crate) mod row;
 pub(crate) mod shmem;
 pub(crate) mod slots;
