@@ -16,6 +16,7 @@ use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
 };
+use pg_oidc_core::people::Granted;
 use rkyv::util::AlignedVec;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -332,6 +333,11 @@ pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringIm
     });
     drop(held);
     result
+}
+
+/// Whether pg_oidc made `member` a member of `role`, by oid. Where there is no policy to ask, it counts as if.
+pub(crate) fn has_granted(member: u32, role: u32) -> bool {
+    read(|policy, _| policy.has_granted(Granted { member, role })).unwrap_or(true)
 }
 
 /// Asks the keyring worker to fetch the keys of a source again. False: there is no place left, ask again later.

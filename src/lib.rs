@@ -33,7 +33,6 @@ extension_sql_file!(
         api::triggers::oidc::check_rights,
         api::triggers::oidc::check_rule,
         api::triggers::oidc::check_stored_rule,
-        api::triggers::oidc::refuse_change,
         api::triggers::oidc::policy_changed,
         api::triggers::oidc::judge_provider,
         api::triggers::oidc::judge_rule,
@@ -44,6 +43,7 @@ extension_sql_file!(
     name = "audit",
     requires = ["triggers", api::audit::oidc::audit_change]
 );
+extension_sql_file!("../sql/people.sql", name = "people", requires = ["triggers", "audit", "sessions"]);
 extension_sql_file!(
     "../sql/keys.sql",
     name = "keys",

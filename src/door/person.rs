@@ -21,7 +21,6 @@ use crate::session::Grant;
 use crate::sessions;
 use crate::settings::Login;
 use pg_oidc_core::decision::{Decision, Given};
-use pg_oidc_core::people::Granted;
 use pg_oidc_core::person::Person;
 use pg_oidc_core::refusal::Refusal;
 use std::time::Instant;
@@ -50,7 +49,7 @@ pub(super) fn admit(
     let base = base(person, &roles)?;
     let given: Vec<u32> = mapped.iter().map(|role| role.oid).collect();
     let coming = Coming { decision: &decision, roles: &roles, given: &given, base, end };
-    let own = match roles.find(&decision.role, is_ours) {
+    let own = match roles.find(&decision.role, board::has_granted) {
         Some(own) if person.bound => own,
         _ => coming.make()?,
     };
@@ -64,14 +63,11 @@ pub(super) fn admit(
         return Err(Refusal::ConnectDenied);
     }
     coming.mention_surplus(person, &own, &memberships);
-    let by_others = memberships.into_iter().filter(|role| !is_ours(own.oid, *role) && !given.contains(role));
-    let bounds = Bounds { roles: given.iter().copied().chain(by_others).collect(), is_ours };
+    let by_others =
+        memberships.into_iter().filter(|role| !board::has_granted(own.oid, *role) && !given.contains(role));
+    let bounds =
+        Bounds { roles: given.iter().copied().chain(by_others).collect(), is_ours: board::has_granted };
     Ok(Grant { start: Some(first.name.clone()), bounds, decision })
-}
-
-/// Whether pg_oidc made `member` a member of `role`. Where there is no policy to ask, it counts as if.
-pub(super) fn is_ours(member: u32, role: u32) -> bool {
-    board::read(|policy, _| policy.has_granted(Granted { member, role })).unwrap_or(true)
 }
 
 /// The roles that the decision gives, as far as they are to be had; at least one.
@@ -133,7 +129,7 @@ impl Coming<'_> {
     /// Has her role made.
     fn make(&self) -> Result<Role, Refusal> {
         self.ask(What::Admit { make: true, roles: self.given.to_vec(), base: self.base })?;
-        self.roles.find(&self.decision.role, is_ours).ok_or(Refusal::ProvisioningBehind)
+        self.roles.find(&self.decision.role, board::has_granted).ok_or(Refusal::ProvisioningBehind)
     }
 
     /// Has her role made a member of what it is not a member of yet.
@@ -147,7 +143,12 @@ impl Coming<'_> {
             return Err(Refusal::ProvisioningBehind);
         }
         // Where an HBA line has a "+role", core has looked at her memberships before they changed.
-        if self.given.iter().filter(|role| lacking.contains(role)).all(|role| catalog::core_sees(own.oid, *role)) {
+        if self
+            .given
+            .iter()
+            .filter(|role| lacking.contains(role))
+            .all(|role| catalog::core_sees(own.oid, *role))
+        {
             Ok(())
         } else {
             Err(Refusal::MembershipUnseen)
@@ -192,10 +193,10 @@ impl Coming<'_> {
             .iter()
             .filter_map(|given| given.role_oid.or_else(|| catalog::role_oid(&given.role)))
             .collect();
-        let needed = |role: &u32| {
-            self.given.contains(role) || self.base == Some(*role) || elsewhere.contains(role)
-        };
-        let surplus = memberships.iter().copied().filter(|role| !needed(role) && is_ours(own.oid, *role));
+        let needed =
+            |role: &u32| self.given.contains(role) || self.base == Some(*role) || elsewhere.contains(role);
+        let surplus =
+            memberships.iter().copied().filter(|role| !needed(role) && board::has_granted(own.oid, *role));
         let surplus: Vec<u32> = surplus.collect();
         if !surplus.is_empty() {
             requests::mention(&self.request(What::Sweep { person: own.oid, roles: surplus }));

@@ -67,8 +67,7 @@ unsafe fn read(tuple: pg_sys::HeapTuple, columns: pg_sys::TupleDesc) -> Database
     unsafe {
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
         let mut is_null = false;
-        let acl =
-            pg_sys::heap_getattr(tuple, pg_sys::Anum_pg_database_datacl as i32, columns, &mut is_null);
+        let acl = pg_sys::heap_getattr(tuple, pg_sys::Anum_pg_database_datacl as i32, columns, &mut is_null);
         Database {
             owner: (*form).datdba,
             allows_connections: (*form).datallowconn,

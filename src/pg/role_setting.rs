@@ -144,9 +144,7 @@ unsafe fn complain(name: &CStr) {
     };
     // SAFETY: the variables of guc.c that the macros of guc.h set.
     unsafe {
-        pg_sys::GUC_check_errcode(
-            pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32,
-        );
+        pg_sys::GUC_check_errcode(pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32);
         pg_sys::GUC_check_errmsg_string = text(&message);
         pg_sys::GUC_check_errdetail_string = text("The OIDC token of this session does not give the role.");
     }

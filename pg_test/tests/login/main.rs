@@ -20,6 +20,7 @@ mod libraries;
 mod lifecycle;
 mod limits;
 mod mended;
+mod people;
 mod policy;
 mod providers;
 mod readme;
