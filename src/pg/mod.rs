@@ -7,6 +7,7 @@ pub(crate) mod catalog;
 pub(crate) mod database;
 mod foreign_trigger;
 pub(crate) mod guc;
+pub(crate) mod halves;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod interval;
