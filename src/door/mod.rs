@@ -5,6 +5,7 @@ mod trail;
 
 use crate::board::{self, Staff, State, Wish};
 use crate::events;
+use crate::fail_point::fail_point;
 use crate::pg::catalog;
 use crate::pg::port::Connection;
 use crate::pg::startup;
@@ -39,9 +40,12 @@ pub(crate) fn decide(
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    fail_point("login_parsed");
     await_policy(asked, end, settings)?;
+    fail_point("login_policy_awaited");
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
+        fail_point("login_key_selected");
         if let Some(decision) = judge(untrusted, &selected, connection, settings, account)? {
             return Ok(decision);
         }
@@ -132,6 +136,7 @@ fn judge(
     account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
+    fail_point("login_verified");
     let role = catalog::role(&connection.user, &settings.database);
     let request = Request {
         user: &connection.user,
@@ -142,6 +147,7 @@ fn judge(
         now: startup::now(),
     };
     sessions::prepare();
+    fail_point("login_deciding");
     let decision = board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);
@@ -154,6 +160,7 @@ fn judge(
         Ok(Some(decision))
     })
     .unwrap_or(Err(Refusal::PolicyAbsent))?;
+    fail_point("login_decided");
     match (decision, role) {
         (Some(decision), Some(role)) => {
             role.admits(decision.allow_privileged, startup::now()).map(|()| Some(decision))

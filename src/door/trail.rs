@@ -10,6 +10,7 @@
 //! | rule_id | the rule that gives the role, or the one that denies |
 
 use crate::events::{self, Event, Outcome};
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::startup;
 use pg_oidc_core::account::Account;
@@ -33,6 +34,7 @@ pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refu
 }
 
 fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending: impl FnOnce(&mut Event)) {
+    fail_point("login_auditing");
     let provider = account.provider.as_deref().or(match outcome {
         Outcome::Refused(refusal) => refusal.provider(),
         Outcome::Accepted => None,
@@ -63,4 +65,5 @@ fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending
         account.facts.as_ref().map(|claims| format!("{{{replication}\"claims\":{claims}}}")),
     );
     events::note(provider, outcome, Some(&event));
+    fail_point("login_audited");
 }

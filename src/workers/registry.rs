@@ -5,6 +5,7 @@ use super::ending::Ender;
 use super::keeping::Keeper;
 use super::reading::{Complaint, Found, Reading, read};
 use crate::board::{self, Staff};
+use crate::fail_point::fail_point;
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, worker};
 use crate::{rows, settings};
@@ -41,6 +42,7 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // Where there is no such database this ends the worker, and the next one comes to the line above.
     worker::connect(Some(&database));
     CONNECTED.store(true, Ordering::Relaxed);
+    fail_point("registry_connected");
     worker::set(c"lock_timeout", LOCK_TIMEOUT);
     worker::set(c"statement_timeout", c"0");
     // What the owner of the database has set for all its sessions must not reach this one.
@@ -99,13 +101,20 @@ fn publish(published: &mut Option<i64>, ender: &mut Ender) -> bool {
     // The number first, the snapshot after it: whoever bumped the number had committed before.
     let asked = board::asked();
     let known = published.filter(|_| board::policy_generation() >= asked);
-    let found = match worker::transaction(move || read(known)) {
+    fail_point("registry_reading");
+    let read = move || {
+        let found = read(known);
+        fail_point("registry_read");
+        found
+    };
+    let found = match worker::transaction(read) {
         Ok(Ok(found)) => found,
         Ok(Err(error)) | Err(error) => {
             report::warning("could not read the OIDC policy", Some(&format!("{error}.")), None);
             return false;
         }
     };
+    fail_point("registry_publishing");
     match found {
         Found::Same => {}
         Found::Nothing => {
