@@ -85,9 +85,15 @@ fn leave() {
 fn await_database(name: &str) -> ! {
     worker::connect(None);
     CONNECTED.store(true, Ordering::Relaxed);
-    // What the policy was is not known here: sessions end by time alone.
-    let ender = Ender::default();
-    while !worker::transaction(|| catalog::database_exists(name)).unwrap_or(false) {
+    // What the policy was is not known here: while it may still be there, sessions end by time alone.
+    let mut ender = Ender::default();
+    loop {
+        match worker::transaction(|| catalog::database_exists(name)) {
+            Ok(true) => break,
+            // Its policy has gone with it, and what that gave too.
+            Ok(false) => ender.learn(None),
+            Err(_) => {}
+        }
         if worker::wait(PAUSE.min(ender.end()), None) == Wake::Stop {
             worker::end();
         }
