@@ -1,7 +1,7 @@
 //! The cloakroom: what this login was granted, kept in settings that nobody else can set.
 
 use crate::fail_point::fail_point;
-use crate::pg::guc;
+use crate::pg::{guc, way_back};
 use crate::settings;
 use pg_oidc_core::decision::Decision;
 
@@ -11,6 +11,7 @@ use pg_oidc_core::decision::Decision;
 /// A value that core cannot hold (one with a NUL, which verification refuses before this).
 pub(crate) fn begin(decision: &Decision) -> Result<(), std::ffi::NulError> {
     fail_point("login_claims");
+    way_back::close();
     guc::set_sealed(settings::IDENTITY, &decision.identity)?;
     guc::set_sealed(settings::PROVIDER, &decision.provider)?;
     guc::set_sealed(settings::CLAIMS, &decision.claims)

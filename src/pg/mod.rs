@@ -16,6 +16,7 @@ pub(crate) mod shmem;
 pub(crate) mod slots;
 pub(crate) mod startup;
 pub(crate) mod transaction;
+pub(crate) mod way_back;
 pub(crate) mod wire;
 pub(crate) mod worker;
 
