@@ -88,6 +88,13 @@ impl PolicyImage {
     }
 }
 
+impl PolicyImage {
+    /// Whether anybody has, or may get, a role of her own.
+    pub fn has_people(&self) -> bool {
+        self.entries.iter().any(|entry| entry.provider.naming.is_some() || !entry.bindings.is_empty())
+    }
+}
+
 impl ArchivedPolicyImage {
     /// Whether the role of this oid is somebody's own.
     pub fn is_personal(&self, role_oid: u32) -> bool {

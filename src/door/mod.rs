@@ -6,6 +6,7 @@ mod trail;
 
 use crate::board::{self, Staff, State, Wish};
 use crate::events;
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::role_setting::Bounds;
 use crate::pg::{catalog, database, startup};
@@ -41,9 +42,12 @@ pub(crate) fn decide(
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    fail_point("login_parsed");
     await_policy(asked, end, settings)?;
+    fail_point("login_policy_awaited");
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
+        fail_point("login_key_selected");
         if let Some(decision) = judge(untrusted, &selected, connection, account)? {
             return admit(decision, connection, settings, end);
         }
@@ -133,6 +137,7 @@ fn judge(
     account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
+    fail_point("login_verified");
     let request = Request {
         user: &connection.user,
         database: &connection.database,
@@ -142,6 +147,7 @@ fn judge(
         now: startup::now(),
     };
     sessions::prepare();
+    fail_point("login_deciding");
     board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);
@@ -163,6 +169,7 @@ fn admit(
     settings: &Login,
     end: Instant,
 ) -> Result<Grant, Refusal> {
+    fail_point("login_decided");
     if let Some(person) = decision.person.clone() {
         return person::admit(decision, &person, connection, settings, end);
     }

@@ -11,6 +11,7 @@
 //! | rule_id | the rule that gives the role, or the one that denies |
 
 use crate::events::{self, Event, Outcome};
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::startup;
 use crate::session::Grant;
@@ -37,6 +38,7 @@ pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refu
 }
 
 fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending: impl FnOnce(&mut Event)) {
+    fail_point("login_auditing");
     let provider = account.provider.as_deref().or(match outcome {
         Outcome::Refused(refusal) => refusal.provider(),
         Outcome::Accepted => None,
@@ -67,4 +69,5 @@ fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending
         account.facts.as_ref().map(|claims| format!("{{{replication}\"claims\":{claims}}}")),
     );
     events::note(provider, outcome, Some(&event));
+    fail_point("login_audited");
 }

@@ -8,6 +8,7 @@ pub(crate) mod database;
 mod foreign_trigger;
 pub(crate) mod guc;
 pub(crate) mod halves;
+mod handover;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod interval;
@@ -19,6 +20,7 @@ pub(crate) mod shmem;
 pub(crate) mod slots;
 pub(crate) mod startup;
 pub(crate) mod transaction;
+pub(crate) mod way_back;
 pub(crate) mod wire;
 pub(crate) mod worker;
 

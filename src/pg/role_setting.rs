@@ -49,13 +49,14 @@ pub(crate) fn bound(bounds: Bounds) {
 /// Makes this session start in `role`, unless the client chooses one itself: core applies `cmdline_options` before the
 /// settings of the startup packet and, among them, the first option first (postinit.c, process_startup_options).
 pub(crate) fn start_in(role: &str) {
-    // pg_split_opts: white space ends an option, a backslash makes the next character an ordinary one.
-    let mut options = String::from("-c role=");
-    for character in role.chars() {
-        if character == '\\' || character.is_ascii_whitespace() || character == '\u{b}' {
-            options.push('\\');
+    // pg_split_opts: white space, which the locale may see in bytes beyond ASCII, ends an option; a backslash makes the
+    // next byte an ordinary one.
+    let mut options = b"-c role=".to_vec();
+    for byte in role.bytes() {
+        if !byte.is_ascii_alphanumeric() {
+            options.push(b'\\');
         }
-        options.push(character);
+        options.push(byte);
     }
     // SAFETY: MyProcPort is this backend's, its strings live in TopMemoryContext as long as the process.
     unsafe {
@@ -65,15 +66,23 @@ pub(crate) fn start_in(role: &str) {
         }
         let own = (*port).cmdline_options;
         if !own.is_null() {
-            options.push(' ');
+            options.push(b' ');
+            options.extend(CStr::from_ptr(own).to_bytes());
         }
-        let mut bytes = options.into_bytes();
-        if !own.is_null() {
-            bytes.extend(CStr::from_ptr(own).to_bytes());
-        }
-        let all = CString::new(bytes).unwrap_or_default();
+        let all = CString::new(options).unwrap_or_default();
         (*port).cmdline_options = pg_sys::MemoryContextStrdup(pg_sys::TopMemoryContext, all.as_ptr());
     }
+}
+
+/// Whether the roles of this session are bounded.
+pub(super) fn is_bounded() -> bool {
+    // SAFETY: miscinit.c; in a session.
+    BOUNDS.get().is_some() && !unsafe { pg_sys::GetSessionUserIsSuperuser() }
+}
+
+/// Whether this session may not take on the role of this name.
+pub(super) fn is_beyond(name: &CStr) -> bool {
+    is_bounded() && BOUNDS.get().is_some_and(|bounds| !bounds.hold(name))
 }
 
 #[pg_guard]
