@@ -43,5 +43,4 @@ COMMENT ON FUNCTION oidc.claim(text) IS 'One claim as text, by name or JSON Poin
 COMMENT ON FUNCTION oidc.judge_provider(text) IS 'Raises an error where a provider cannot be compiled';
 COMMENT ON FUNCTION oidc.judge_rule(text) IS 'Raises an error where a rule cannot be compiled';
 COMMENT ON FUNCTION oidc.check_rights() IS 'Trigger: who may change the policy, and in which database';
-COMMENT ON FUNCTION oidc.refuse_change() IS 'Trigger: refuses rows that this version does not act on';
 COMMENT ON FUNCTION oidc.policy_changed() IS 'Trigger: makes a committed change count from the next login on';

@@ -39,15 +39,15 @@ COMMENT ON COLUMN oidc.provider.algorithms IS 'Signature algorithms accepted: RS
 COMMENT ON COLUMN oidc.provider.identity_claim IS 'The claim that names the person or workload';
 COMMENT ON COLUMN oidc.provider.groups_claim IS 'A claim that must be there, a string or an array of strings; null: none';
 COMMENT ON COLUMN oidc.provider.max_stale IS 'How long keys are used after they were last fetched, at least 60 s';
-COMMENT ON COLUMN oidc.provider.identity_pattern IS 'Not supported yet: must be null';
-COMMENT ON COLUMN oidc.provider.identity_role IS 'Not supported yet: must be null';
+COMMENT ON COLUMN oidc.provider.identity_pattern IS 'Regular expression, anchored at both ends, for identities that have a role of their own; null: only those that are bound in oidc.identity_role have one';
+COMMENT ON COLUMN oidc.provider.identity_role IS 'Name of a person''s own role; \1 in it is what group 1 of identity_pattern matched';
 COMMENT ON COLUMN oidc.provider.accepted_typ IS 'Values of the header "typ" that are accepted, '''' for absent; null: absent, JWT and at+jwt';
 COMMENT ON COLUMN oidc.provider.required_claims IS 'Claims that every token must have, in the language of role_mapping.match';
 COMMENT ON COLUMN oidc.provider.clock_skew IS 'Tolerance for exp, nbf and iat, at most 300 s';
 COMMENT ON COLUMN oidc.provider.max_token_age IS 'Longest time since iat; null: no limit but exp';
 COMMENT ON COLUMN oidc.provider.session_limit IS 'When sessions end: an interval after the login, ''token'' (with the token), ''none'' (never by time)';
-COMMENT ON COLUMN oidc.provider.auto_provision IS 'Not supported yet: must be false';
-COMMENT ON COLUMN oidc.provider.base_role IS 'Not supported yet: must be null';
+COMMENT ON COLUMN oidc.provider.auto_provision IS 'True: a person''s own role is made when she first logs in; false: only roles that are bound in oidc.identity_role let persons in';
+COMMENT ON COLUMN oidc.provider.base_role IS 'A role that every person''s own role is made a member of, to carry CONNECT (from PostgreSQL 16 on, where it is inherited); null: none';
 COMMENT ON COLUMN oidc.provider.enabled IS 'False: its tokens are refused';
 COMMENT ON COLUMN oidc.provider.comment IS 'Why it is here';
 
@@ -96,6 +96,7 @@ CREATE TABLE oidc.revocation (
     tokens_before timestamptz,
     created_by    text NOT NULL DEFAULT session_user,
     created_at    timestamptz NOT NULL DEFAULT now(),
+    role_locked   boolean NOT NULL DEFAULT false,
     PRIMARY KEY (provider, subject)
 );
 COMMENT ON TABLE oidc.revocation IS 'Identities whose tokens are refused; written by oidc.revoke, oidc.reinstate and oidc.end_sessions';
@@ -106,6 +107,7 @@ COMMENT ON COLUMN oidc.revocation.until IS 'Every token is refused until then; i
 COMMENT ON COLUMN oidc.revocation.tokens_before IS 'Tokens issued until then are refused, and those without iat; null: none for this';
 COMMENT ON COLUMN oidc.revocation.created_by IS 'Who revoked it';
 COMMENT ON COLUMN oidc.revocation.created_at IS 'When';
+COMMENT ON COLUMN oidc.revocation.role_locked IS 'The person''s own role, made by pg_oidc, was set NOLOGIN for this; it is set LOGIN again when the revocation ends';
 
 CREATE TABLE oidc.identity_role (
     provider   text NOT NULL REFERENCES oidc.provider (name),
@@ -113,18 +115,33 @@ CREATE TABLE oidc.identity_role (
     role       text NOT NULL UNIQUE,
     made_by_us boolean NOT NULL DEFAULT false,
     last_login timestamptz,
+    role_oid   oid,
     PRIMARY KEY (provider, subject)
 );
-COMMENT ON TABLE oidc.identity_role IS 'Which person has which role of her own. Not supported yet: takes no rows';
+COMMENT ON TABLE oidc.identity_role IS 'Which person has which role of her own: only she logs in with it. Rows of the administrator bind roles that exist';
+COMMENT ON COLUMN oidc.identity_role.provider IS 'The provider of the identity';
+COMMENT ON COLUMN oidc.identity_role.subject IS 'The claim "sub" of the identity';
+COMMENT ON COLUMN oidc.identity_role.role IS 'Her own role';
+COMMENT ON COLUMN oidc.identity_role.made_by_us IS 'The role was made by pg_oidc, at her first login';
+COMMENT ON COLUMN oidc.identity_role.last_login IS 'When she last logged in, to the hour; null: never, or not since a restore';
+COMMENT ON COLUMN oidc.identity_role.role_oid IS 'The role''s oid when the row was written, kept by a trigger: a role made anew under the same name is not hers';
 
 CREATE TABLE oidc.granted_membership (
     role       text NOT NULL,
     member     text NOT NULL,
     keep       boolean NOT NULL DEFAULT false,
     granted_at timestamptz NOT NULL DEFAULT now(),
+    role_oid   oid,
+    member_oid oid,
     PRIMARY KEY (role, member)
 );
-COMMENT ON TABLE oidc.granted_membership IS 'Memberships that pg_oidc granted. Not supported yet: takes no rows';
+COMMENT ON TABLE oidc.granted_membership IS 'Memberships that pg_oidc granted to people''s own roles, and takes away when no rule gives them any more. A membership that is not here was granted by somebody else';
+COMMENT ON COLUMN oidc.granted_membership.role IS 'The role that was granted';
+COMMENT ON COLUMN oidc.granted_membership.member IS 'The person''s own role';
+COMMENT ON COLUMN oidc.granted_membership.keep IS 'True: it is never taken away; sessions may use it only if their token gives the role';
+COMMENT ON COLUMN oidc.granted_membership.granted_at IS 'When it was granted';
+COMMENT ON COLUMN oidc.granted_membership.role_oid IS 'The oid of the role when the row was written, kept by a trigger';
+COMMENT ON COLUMN oidc.granted_membership.member_oid IS 'The oid of the member when the row was written, kept by a trigger';
 
 CREATE TABLE oidc.policy_state (
     generation bigint NOT NULL

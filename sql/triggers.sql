@@ -41,7 +41,6 @@ COMMENT ON FUNCTION oidc.check_provider() IS 'Trigger: refuses a provider that c
 ALTER FUNCTION oidc.check_rights() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION oidc.check_rule() SET search_path = pg_catalog, pg_temp;
 ALTER FUNCTION oidc.check_stored_rule() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.refuse_change() SET search_path = pg_catalog, pg_temp;
 -- Moves oidc.policy_state for whoever may write the table that fired it.
 ALTER FUNCTION oidc.policy_changed() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
@@ -106,9 +105,6 @@ ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights;
 CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.identity_role
     FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
 ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER refuse_change;
 
 CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.granted_membership
     FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
@@ -116,9 +112,6 @@ ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights;
 CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.granted_membership
     FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
 ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER refuse_change BEFORE INSERT OR UPDATE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.refuse_change();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER refuse_change;
 
 -- Whoever writes a key there lets tokens in that it signs.
 CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache

@@ -1,20 +1,23 @@
 //! The notice board: shared memory in which workers publish policy and keyring, and logins read them in place.
 //!
-//! Each image lives in one of two halves. A writer fills the idle half without a lock (nobody reads it: readers
-//! read the active half under the lock, shared) and flips under the lock, exclusive. An image is validated before
-//! it is copied in, and read unchecked afterwards, here alone.
+//! Each image lives in one of two halves ([`Halves`]), read under one lock. It is validated before it is copied in, and
+//! read unchecked afterwards, here alone.
 //!
 //! With `pg/`, the only file that holds unsafe code.
 
 use crate::events;
 use crate::key_requests::KeyRequests;
 pub(crate) use crate::key_requests::Wish;
+pub(crate) use crate::pg::halves::Fill;
+use crate::pg::halves::{ALIGNMENT, Halves};
 use crate::pg::shmem::{self, Condition, Held, Lock};
 use crate::pg::slots;
+use crate::requests;
 use crate::settings;
 use pg_oidc_core::image::{
     self, ArchivedKeyringImage, ArchivedPolicyImage, KeyringImage, PolicyImage, ProviderKeys,
 };
+use pg_oidc_core::people::Granted;
 use rkyv::util::AlignedVec;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -24,8 +27,6 @@ use std::time::Duration;
 const NAME: &CStr = c"pg_oidc";
 /// The share of the board that the two halves of the keyring get; the policy gets the rest.
 const KEYRING_SHARE: usize = 4;
-/// Halves start at multiples of this, which is more than any archived type needs.
-const ALIGNMENT: usize = 64;
 /// How long a new reader steps back for a writer: shared takers overtake a waiting exclusive one (lwlock.c).
 const STEP_BACK: Duration = Duration::from_micros(200);
 const STEPS_BACK: u32 = 25;
@@ -67,41 +68,8 @@ struct Header {
     missed: AtomicBool,
     latches: [AtomicUsize; 2],
     key_requests: KeyRequests,
-    policy: Face,
-    keyring: Face,
-}
-
-/// One published image: two halves, and which of them is active.
-#[repr(C)]
-struct Face {
-    /// How often it was published.
-    editions: AtomicU64,
-    active: AtomicUsize,
-    lengths: [AtomicUsize; 2],
-    starts: [AtomicUsize; 2],
-    capacity: AtomicUsize,
-    /// Bytes of the image that was last to be published, whether it fitted or not.
-    offered: AtomicUsize,
-}
-
-/// How much of its half an image takes; more than all of it where it did not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Fill {
-    pub(crate) bytes: usize,
-    pub(crate) capacity: usize,
-}
-
-/// An image that does not fit its half: the old one stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TooLarge {
-    pub(crate) bytes: usize,
-    pub(crate) capacity: usize,
-}
-
-impl std::fmt::Display for TooLarge {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "It needs {} bytes, and there are {}.", self.bytes, self.capacity)
-    }
+    policy: Halves,
+    keyring: Halves,
 }
 
 static BOARD: AtomicPtr<Header> = AtomicPtr::new(std::ptr::null_mut());
@@ -111,6 +79,7 @@ pub(crate) fn request() {
     shmem::request(NAME, settings::shared_memory());
     slots::request();
     shmem::request(events::NAME, size_of::<events::Queue>());
+    shmem::request(requests::NAME, size_of::<requests::Desk>());
 }
 
 /// Makes or finds the board; for shmem_startup_hook. `hired` says which workers core has taken.
@@ -124,6 +93,9 @@ pub(crate) fn start(hired: &[Staff]) {
     // SAFETY: atomics and one lock.
     let (queue, fresh) = unsafe { shmem::attach_one::<events::Queue>(events::NAME) };
     events::open(queue, fresh);
+    // SAFETY: as above.
+    let (desk, fresh) = unsafe { shmem::attach_one::<requests::Desk>(requests::NAME) };
+    requests::open(desk, fresh);
     BOARD.store(header, Ordering::Release);
     if !new {
         return;
@@ -139,8 +111,11 @@ pub(crate) fn start(hired: &[Staff]) {
     let room = start as usize + settings::shared_memory() - first;
     let keyring = room / KEYRING_SHARE / 2 / ALIGNMENT * ALIGNMENT;
     let policy = (room / 2 - keyring) / ALIGNMENT * ALIGNMENT;
-    header.policy.lay_out(first, policy);
-    header.keyring.lay_out(first + 2 * policy, keyring);
+    // SAFETY: one after the other in what follows the header, at multiples of 64; nobody else has seen it yet.
+    unsafe {
+        header.policy.lay_out(first, policy);
+        header.keyring.lay_out(first + 2 * policy, keyring);
+    }
     header.asked.store(1, Ordering::Release);
     // An empty keyring, so that there always is one to read. Neither lock nor broadcast: the postmaster has no PGPROC.
     let empty = KeyringImage::build(Vec::new()).map_err(|error| error.to_string());
@@ -277,7 +252,7 @@ pub(crate) fn publish_overflow(generation: u64) {
 fn take_down(state: State, generation: u64) {
     let Some(board) = header() else { return };
     let held = board.lock.exclusive();
-    board.policy.lengths[board.policy.active.load(Ordering::Relaxed)].store(0, Ordering::Relaxed);
+    board.policy.empty();
     board.state.store(state as u8, Ordering::SeqCst);
     board.published.store(generation, Ordering::SeqCst);
     drop(held);
@@ -288,7 +263,7 @@ fn take_down(state: State, generation: u64) {
 ///
 /// # Errors
 /// An image that does not fit; what was published stays, under its old number.
-pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLarge> {
+pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), Fill> {
     publish(
         bytes,
         |board| &board.policy,
@@ -305,7 +280,7 @@ pub(crate) fn publish_policy(bytes: &[u8], generation: u64) -> Result<(), TooLar
 ///
 /// # Errors
 /// As [`publish_policy`].
-pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), TooLarge> {
+pub(crate) fn publish_keyring(bytes: &[u8]) -> Result<(), Fill> {
     publish(bytes, |board| &board.keyring, |_| {})
 }
 
@@ -329,6 +304,11 @@ pub(crate) fn read<R>(look: impl FnOnce(&ArchivedPolicyImage, &ArchivedKeyringIm
     result
 }
 
+/// Whether pg_oidc made `member` a member of `role`, by oid. Where there is no policy to ask, it counts as if.
+pub(crate) fn has_granted(member: u32, role: u32) -> bool {
+    read(|policy, _| policy.has_granted(Granted { member, role })).unwrap_or(true)
+}
+
 /// Asks the keyring worker to fetch the keys of a source again. False: there is no place left, ask again later.
 pub(crate) fn request_keys(key_source: u64, wish: Wish) -> bool {
     let Some(board) = header() else { return false };
@@ -347,6 +327,13 @@ pub(crate) fn wait_until(limit: Duration, reached: impl FnMut() -> bool) -> bool
     let Some(board) = header() else { return false };
     // SAFETY: the board's own condition variable, initialised by `start`; no lock is held here.
     unsafe { shmem::wait_until(std::ptr::from_ref(&board.changed).cast_mut(), limit, reached) }
+}
+
+/// Wakes everyone who waits, to look again.
+pub(crate) fn announce() {
+    if let Some(board) = header() {
+        tell(board);
+    }
 }
 
 /// Whether the last registry worker could not connect to its database.
@@ -390,9 +377,9 @@ pub(crate) fn wake(staff: Staff) {
 
 fn publish(
     bytes: &[u8],
-    face: impl Fn(&Header) -> &Face,
+    face: impl Fn(&Header) -> &Halves,
     flipped: impl FnOnce(&Header),
-) -> Result<(), TooLarge> {
+) -> Result<(), Fill> {
     let Some(board) = header() else { return Ok(()) };
     let face = face(board);
     let half = face.fill(bytes)?;
@@ -414,51 +401,6 @@ fn tell(board: &Header) {
 fn header() -> Option<&'static Header> {
     // SAFETY: null, or the segment that `start` attached to, which lives as long as this process.
     unsafe { BOARD.load(Ordering::Acquire).as_ref() }
-}
-
-impl Face {
-    fn lay_out(&self, start: usize, capacity: usize) {
-        self.starts[0].store(start, Ordering::Relaxed);
-        self.starts[1].store(start + capacity, Ordering::Relaxed);
-        self.capacity.store(capacity, Ordering::Relaxed);
-    }
-
-    /// Copies an image into the idle half and gives its number. Without the lock: nobody reads the idle half.
-    fn fill(&self, bytes: &[u8]) -> Result<usize, TooLarge> {
-        let idle = 1 - (self.active.load(Ordering::Acquire) & 1);
-        let capacity = self.capacity.load(Ordering::Relaxed);
-        self.offered.store(bytes.len(), Ordering::Relaxed);
-        if bytes.len() > capacity {
-            return Err(TooLarge { bytes: bytes.len(), capacity });
-        }
-        // SAFETY: each face has one writer, its worker; the idle half has had no reader since the lock was last
-        // held exclusive, and `capacity` bytes of it lie inside the segment.
-        unsafe {
-            let half = self.starts[idle].load(Ordering::Relaxed) as *mut u8;
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), half, bytes.len());
-        }
-        Ok(idle)
-    }
-
-    fn fill_level(&self) -> Fill {
-        Fill { bytes: self.offered.load(Ordering::Relaxed), capacity: self.capacity.load(Ordering::Relaxed) }
-    }
-
-    /// Makes a filled half the active one. Under the lock, exclusive.
-    fn flip(&self, half: usize, len: usize) {
-        self.lengths[half].store(len, Ordering::Relaxed);
-        self.active.store(half, Ordering::Release);
-        self.editions.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// The active half; None while nothing is published. Only under the lock.
-    fn active_bytes(&self) -> Option<&[u8]> {
-        let active = self.active.load(Ordering::Acquire) & 1;
-        let (start, len) =
-            (self.starts[active].load(Ordering::Relaxed), self.lengths[active].load(Ordering::Relaxed));
-        // SAFETY: `len` bytes from `start` were written by `publish` and lie inside the segment.
-        (len > 0).then(|| unsafe { std::slice::from_raw_parts(start as *const u8, len) })
-    }
 }
 
 /// Encodes and validates a policy, ready for [`publish_policy`].

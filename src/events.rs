@@ -32,7 +32,7 @@ const TALLIES: usize = 1024;
 const SHOWN_WORDS: usize = 8;
 
 /// The columns of `oidc.audit_log` that an event may fill.
-const COLUMNS: [&CStr; 18] = [
+const COLUMNS: [&CStr; 22] = [
     c"time",
     c"event",
     c"outcome",
@@ -51,6 +51,10 @@ const COLUMNS: [&CStr; 18] = [
     c"token_id",
     c"pid",
     c"facts",
+    c"session_user",
+    c"current_user",
+    c"before",
+    c"after",
 ];
 
 /// One event: columns of `oidc.audit_log` and their values as text; `time` in microseconds since the Unix epoch.

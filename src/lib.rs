@@ -8,10 +8,12 @@ mod board;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod door;
 mod events;
+mod fail_point;
 mod hba_file;
 mod key_requests;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
 mod pg;
+mod requests;
 mod rows;
 mod session;
 mod sessions;
@@ -32,7 +34,6 @@ extension_sql_file!(
         api::triggers::oidc::check_rights,
         api::triggers::oidc::check_rule,
         api::triggers::oidc::check_stored_rule,
-        api::triggers::oidc::refuse_change,
         api::triggers::oidc::policy_changed,
         api::triggers::oidc::judge_provider,
         api::triggers::oidc::judge_rule,
@@ -43,6 +44,7 @@ extension_sql_file!(
     name = "audit",
     requires = ["triggers", api::audit::oidc::audit_change]
 );
+extension_sql_file!("../sql/people.sql", name = "people", requires = ["triggers", "audit", "sessions"]);
 extension_sql_file!(
     "../sql/keys.sql",
     name = "keys",
@@ -113,10 +115,14 @@ extern "C-unwind" fn _PG_init() {
     }
     settings::init();
     let guarded = hba_file::init();
+    pg::role_setting::guard();
     workers::init();
     api::init();
     pg::hooks::install(
         pg::hooks::Memory { request: board::request, start: workers::open_board },
-        guarded.then_some(door::password::authenticate),
+        guarded.then_some(pg::hooks::Door {
+            judge: door::password::authenticate,
+            failed: door::password::failed,
+        }),
     );
 }

@@ -7,8 +7,9 @@
 use crate::events::{self, Event};
 use crate::pg::port::Connection;
 use crate::pg::report;
-use crate::pg::slots::{self, Slot};
+use crate::pg::slots::{self, Kind, Slot};
 use crate::pg::startup;
+use crate::requests;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::standing::{Cause, Ground};
 use std::ffi::CStr;
@@ -28,7 +29,9 @@ pub(crate) fn enter(decision: &Decision, connection: &Connection, now: i64) -> b
         slot.ends_by_token = decision.end.is_some_and(|end| end.by_token);
         slot.dated = decision.issued_at.is_some();
         slot.issued_at = decision.issued_at.unwrap_or_default();
-        slot.rule_id = decision.rule_id;
+        slot.login = if decision.person.is_some() { Kind::Coming } else { Kind::Role };
+        let given = decision.person.iter().flat_map(|person| &person.given).map(|given| given.rule_id);
+        slot.rules.set(std::iter::once(decision.rule_id).chain(given.filter(|id| *id != decision.rule_id)));
         slot.provider.set(&decision.provider);
         slot.role.set(&decision.role);
         slot.database.set(&connection.database);
@@ -38,6 +41,29 @@ pub(crate) fn enter(decision: &Decision, connection: &Connection, now: i64) -> b
             let _ = write!(slot.address, "{address}");
         }
     })
+}
+
+/// Notes which role the person of this session has, and which roles it was given.
+pub(crate) fn settle(person: u32, roles: &[u32]) {
+    slots::change(|slot| {
+        slot.login = Kind::Person;
+        slot.person = person;
+        slot.roles.set(roles.iter().copied());
+    });
+}
+
+/// Whether no live session stands in the way of taking memberships from a person's role: one that was given the role,
+/// or one that is not known to have been given others.
+pub(crate) fn can_lose(person: u32, role: u32, provider: &str, subject: &str) -> bool {
+    let mut free = true;
+    slots::each(|slot| {
+        free &= match slot.login {
+            Kind::Role => true,
+            Kind::Coming => slot.provider.get() != provider || slot.subject.get() != subject,
+            Kind::Person => slot.person != person || !slot.roles.get().contains(&role),
+        };
+    });
+    free
 }
 
 /// Ends every session whose time is over at `now`, and those that `lost` says have lost their ground. Gives the time
@@ -91,13 +117,15 @@ fn ground(slot: &Slot) -> Ground<'_> {
     Ground {
         provider: slot.provider.get(),
         subject: slot.subject.get(),
-        rule_id: slot.rule_id,
+        rules: slot.rules.get(),
+        person: (slot.login == Kind::Person).then_some(slot.person),
         issued_at: slot.dated.then_some(slot.issued_at),
     }
 }
 
 /// In the session's own process, when it exits: the cause is logged once, and is an event.
 fn left(slot: &Slot) {
+    requests::abandon();
     if let Some(cause) = Cause::of(slot.cause) {
         if !startup::is_standby() {
             events::put(&event(slot, cause));
@@ -109,10 +137,15 @@ fn left(slot: &Slot) {
             slot.identity.get(),
             slot.provider.get(),
             slot.subject.get(),
-            slot.rule_id,
+            rule_id(slot),
             slot.database.get(),
         ));
     }
+}
+
+/// The rule that gave its first role.
+fn rule_id(slot: &Slot) -> i64 {
+    slot.rules.get().first().copied().unwrap_or_default()
 }
 
 fn event(slot: &Slot, cause: Cause) -> Event {
@@ -125,7 +158,7 @@ fn event(slot: &Slot, cause: Cause) -> Event {
     event.set(c"subject", slot.subject.get());
     event.set(c"identity", slot.identity.get());
     event.set(c"role", slot.role.get());
-    event.set(c"rule_id", slot.rule_id.to_string());
+    event.set(c"rule_id", rule_id(slot).to_string());
     event.set(c"database", slot.database.get());
     event.set_some(c"client_address", Some(slot.address.get()).filter(|address| !address.is_empty()));
     event.set(c"pid", slot.pid.to_string());
@@ -148,6 +181,10 @@ fn words(cause: u8) -> Option<(&'static CStr, &'static CStr)> {
         Cause::Revoked => {
             (c"The OIDC token session was ended: its identity is revoked.", c"Ask the administrator.")
         }
+        Cause::Binding => (
+            c"The OIDC token session was ended: the role is not bound to its identity any more.",
+            c"Ask the administrator.",
+        ),
         Cause::Ended => (c"All OIDC token sessions of this identity were ended.", fresh),
     })
 }

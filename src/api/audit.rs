@@ -15,8 +15,13 @@ use pgrx::{PgSqlErrorCode, PgTrigger, WhoAllocated};
 use std::ffi::{CStr, CString};
 
 /// What the tables' rows are called in events, by table.
-const NOUNS: [(&str, &str); 3] =
-    [("provider", "provider"), ("role_mapping", "rule"), ("revocation", "revocation")];
+const NOUNS: [(&str, &str); 5] = [
+    ("provider", "provider"),
+    ("role_mapping", "rule"),
+    ("revocation", "revocation"),
+    ("identity_role", "binding"),
+    ("granted_membership", "membership"),
+];
 
 /// One event: column and value.
 struct Event(Vec<(&'static CStr, CString)>);
@@ -42,9 +47,15 @@ impl Event {
                 self.set_some(c"role", column::<String>(row, "role"));
                 self.set_some(c"rule_id", column::<i64>(row, "id").map(|id| id.to_string()));
             }
+            "granted_membership" => {
+                self.set_some(c"role", column::<String>(row, "role"));
+            }
             _ => {
                 self.set_some(c"provider", column::<String>(row, "provider"));
                 self.set_some(c"subject", column::<String>(row, "subject"));
+                if table == "identity_role" {
+                    self.set_some(c"role", column::<String>(row, "role"));
+                }
             }
         }
     }

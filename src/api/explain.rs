@@ -1,14 +1,15 @@
 //! Why a login would end as it would: core's explanation, and what the catalog says of the roles.
 
-use super::{admit, await_policy, must_be_preloaded};
+use super::{admit, admit_but, await_policy, must_be_preloaded};
 use crate::board::{self, Staff};
-use crate::pg::catalog;
+use crate::pg::catalog::{self, Role};
 use crate::pg::report;
 use crate::pg::startup;
 use crate::settings;
 use pg_oidc_core::decision::{Replication, Request};
 use pg_oidc_core::explanation::{self, Explanation, Given, Passed};
 use pg_oidc_core::image::{ArchivedKeyringImage, ArchivedPolicyImage};
+use pg_oidc_core::person::Person;
 use pg_oidc_core::refusal::Refusal;
 use pgrx::PgSqlErrorCode;
 use std::net::IpAddr;
@@ -69,13 +70,17 @@ fn explain<E>(
         explanation.refusal = None;
         explanation.refuse("policy", refusal);
     }
-    roles(&mut explanation, login.user.is_some(), database);
+    roles(&mut explanation, login.user.unwrap_or_default(), database);
     outcome(&mut explanation);
     Ok(explanation)
 }
 
 /// What keeps the roles from being logged in with, where it can be seen beforehand.
-fn roles(explanation: &mut Explanation, asked_for_one: bool, database: &str) {
+fn roles(explanation: &mut Explanation, user: &str, database: &str) {
+    let asked_for_one = !user.is_empty();
+    if let Some(person) = explanation.person.clone() {
+        return of_person(explanation, &person, user, database);
+    }
     let given: Vec<Given> = match explanation.decided.clone() {
         Some(decided) => vec![decided],
         None if asked_for_one => Vec::new(),
@@ -98,12 +103,58 @@ fn roles(explanation: &mut Explanation, asked_for_one: bool, database: &str) {
     }
 }
 
+/// What keeps a person from her own role, and each of the others from being hers.
+fn of_person(explanation: &mut Explanation, person: &Person, user: &str, database: &str) {
+    let mut refusal = None;
+    let mut some = false;
+    for given in &person.given {
+        let name = format!("role {:?}", given.role);
+        match mapped(given) {
+            Ok(()) => {
+                some = true;
+                explanation.note(name, Passed::Yes, "The session may take it on.");
+            }
+            Err(why) => {
+                explanation.note(name, Passed::No, why.detail());
+                refusal.get_or_insert(why);
+            }
+        }
+    }
+    if let Some(refusal) = refusal.filter(|_| !some) {
+        explanation.refuse("identity login", refusal);
+    }
+    let name = format!("role {user:?}");
+    let allow_privileged = person.given.iter().any(|given| given.allow_privileged);
+    let own = admit_but(user, None, allow_privileged, board::has_granted);
+    match own.and_then(|own| connects(&own, database)) {
+        Ok(()) => explanation.note(name, Passed::Yes, "It may log in here."),
+        Err(Refusal::RoleMissing) if !person.bound => {
+            explanation.note(name, Passed::NotChecked, "It would be made.");
+        }
+        Err(refusal) => explanation.refuse(name, refusal),
+    }
+}
+
+/// Whether a person may have the role, which need not be one to log in with.
+fn mapped(given: &Given) -> Result<(), Refusal> {
+    let role = catalog::role(&given.role, &settings::database()).ok_or(Refusal::RoleMissing)?;
+    if given.role_oid.is_some_and(|oid| oid != role.oid) {
+        return Err(Refusal::RoleReplaced);
+    }
+    match role.privilege {
+        Some(why) if !given.allow_privileged => Err(Refusal::RolePrivileged { why }),
+        _ => Ok(()),
+    }
+}
+
+fn connects(role: &Role, database: &str) -> Result<(), Refusal> {
+    let may = database.is_empty() || catalog::may_connect(role.oid, database);
+    if may { Ok(()) } else { Err(Refusal::ConnectDenied) }
+}
+
 fn admits(given: &Given, database: &str) -> Result<(), Refusal> {
     let role = admit(&given.role, given.role_oid, given.allow_privileged)?;
-    if !database.is_empty() && !catalog::may_connect(role.oid, database) {
-        return Err(Refusal::ConnectDenied);
-    }
-    Ok(())
+    connects(&role, database)
 }
 
 fn outcome(explanation: &mut Explanation) {

@@ -12,7 +12,7 @@ pub(crate) mod stat;
 pub(crate) mod triggers;
 
 use crate::board;
-use crate::pg::catalog::{self, Role};
+use crate::pg::catalog::{self, Role, Roles};
 use crate::pg::{report, startup, transaction};
 use crate::settings;
 use pg_oidc_core::refusal::Refusal;
@@ -48,7 +48,17 @@ fn await_policy() -> bool {
 /// # Errors
 /// The refusal; otherwise the role.
 fn admit(role: &str, oid: Option<u32>, allow_privileged: bool) -> Result<Role, Refusal> {
-    let found = catalog::role(role, &settings::database()).ok_or(Refusal::RoleMissing)?;
+    admit_but(role, oid, allow_privileged, |_, _| false)
+}
+
+/// As [`admit`]; a membership for which `aside` holds, of the first in the second, carries no privilege.
+fn admit_but(
+    role: &str,
+    oid: Option<u32>,
+    allow_privileged: bool,
+    aside: impl Fn(u32, u32) -> bool,
+) -> Result<Role, Refusal> {
+    let found = Roles::of(&settings::database()).find(role, aside).ok_or(Refusal::RoleMissing)?;
     if oid.is_some_and(|oid| oid != found.oid) {
         return Err(Refusal::RoleReplaced);
     }

@@ -3,6 +3,7 @@
 use super::must_be_preloaded;
 use crate::board;
 use crate::events;
+use crate::requests;
 
 /// One figure: what it counts, of which provider, outcome and reason, and how much.
 type Figure = (&'static str, Option<String>, Option<&'static str>, Option<&'static str>, i64);
@@ -26,6 +27,7 @@ fn figures() -> Vec<Figure> {
         add("audit_queue_bytes", level.bytes);
         add("audit_queue_capacity", level.capacity);
     }
+    add("worker_requests_waiting", requests::waiting() as u64);
     if let Some([policy, keyring]) = board::fills() {
         add("policy_bytes", policy.bytes as u64);
         add("policy_capacity", policy.capacity as u64);

@@ -1,7 +1,7 @@
 //! The triggers of the policy tables: who may write, what may be written, and that a change counts.
 
 use super::rights::{self, Rule};
-use crate::pg::{catalog, report, row, transaction};
+use crate::pg::{catalog, report, row, transaction, worker};
 use crate::{board, rows, settings};
 use pg_oidc_core::row::RowError;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -129,24 +129,16 @@ mod oidc {
         Ok(None)
     }
 
-    /// BEFORE each change of a table that is there in its final shape but not acted on.
-    #[pg_trigger]
-    fn refuse_change<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
-        let table = trigger.table_name().unwrap_or_default();
-        report::raise(
-            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
-            &format!("table \"oidc.{table}\" is not supported yet"),
-            Some("This version of pg_oidc does not act on its rows, so it takes none."),
-            None,
-        )
-    }
-
     /// AFTER each change of a policy table: the transaction is marked, and the policy's generation moves on.
     ///
     /// SECURITY DEFINER: whoever may write rules need not be able to write the generation.
     #[pg_trigger]
     fn policy_changed<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
         crate::api::must_be_ours(trigger);
+        if worker::is_registry() {
+            // Its own changes of bindings and memberships: it publishes them itself, and waits for nobody's generation.
+            return Ok(None);
+        }
         transaction::note_change();
         if transaction::first_touch()
             && let Err(error) = Spi::run("UPDATE oidc.policy_state SET generation = generation + 1")

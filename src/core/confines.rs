@@ -78,12 +78,25 @@ impl ArchivedConfines {
         let address = |networks: &[ArchivedNetwork]| {
             request.address.is_some_and(|address| networks.iter().any(|network| network.contains(address)))
         };
-        let replication = request.replication != Replication::None;
         if !self.databases.as_ref().is_none_or(|databases| database(databases)) {
             Some(Confine::Database)
         } else if !self.addresses.as_ref().is_none_or(|networks| address(networks)) {
             Some(Confine::Address)
-        } else if self.replication.as_ref().is_some_and(|only| *only != replication) {
+        } else {
+            self.unmet_anywhere(request)
+        }
+    }
+
+    /// Whether only database or address keep an ordinary rule from counting.
+    pub(crate) fn unmet_here_alone(&self, request: &Request<'_>) -> bool {
+        matches!(self.unmet(request, false), Some(Confine::Database | Confine::Address))
+            && self.unmet_anywhere(request).is_none()
+    }
+
+    /// As [`Self::unmet`], for any database and any address.
+    fn unmet_anywhere(&self, request: &Request<'_>) -> Option<Confine> {
+        let replication = request.replication != Replication::None;
+        if self.replication.as_ref().is_some_and(|only| *only != replication) {
             Some(Confine::Replication)
         } else if request.now < self.valid_from.to_native() {
             Some(Confine::NotYet)

@@ -4,10 +4,11 @@ use std::net::IpAddr;
 
 use crate::effort::Effort;
 use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
+use crate::person::{self, Person, Who};
 use crate::refusal::Refusal;
 use crate::revocation;
 use crate::rules::{ArchivedEffect, ArchivedRule};
-use crate::session_limit::{self, End};
+use crate::session_limit::{self, End, SessionLimit};
 use crate::subject::Subject;
 use crate::verify::Verified;
 
@@ -41,6 +42,32 @@ pub struct Request<'a> {
     pub now: i64,
 }
 
+/// A role that a rule gives, as far as claims and confines say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Given {
+    /// The rule.
+    pub rule_id: i64,
+    /// The name of the role.
+    pub role: String,
+    /// The oid that it must have; None: whatever it has, for a name made of the token.
+    pub role_oid: Option<u32>,
+    /// Whether it may be privileged.
+    pub allow_privileged: bool,
+    pub(crate) limit: SessionLimit,
+}
+
+impl Given {
+    pub(crate) fn by(rule: &ArchivedRule, role: &str, role_oid: Option<u32>) -> Given {
+        Given {
+            rule_id: rule.id.to_native(),
+            role: role.to_owned(),
+            role_oid,
+            allow_privileged: rule.allow_privileged,
+            limit: rule.session_limit.to_native(),
+        }
+    }
+}
+
 /// A granted login. Only [`decide`] makes one.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -51,12 +78,16 @@ pub struct Decision {
     pub subject: String,
     /// The identity claim.
     pub identity: String,
-    /// The role that the session starts in.
+    /// The role that is logged in with: one that a rule gives, or a person's own.
     pub role: String,
-    /// The rule that gave it.
+    /// Its oid when the decision was made; 0: it is to be made.
+    pub role_oid: u32,
+    /// The rule that gave the role; of an identity login, that which gave the first role.
     pub rule_id: i64,
-    /// Whether the rule allows the role to be a privileged one.
+    /// Whether a rule allows the role to be a privileged one.
     pub allow_privileged: bool,
+    /// What an identity login gives; None: it is a role login.
+    pub person: Option<Person>,
     /// The claim `iat`, in microseconds since the Unix epoch.
     pub issued_at: Option<i64>,
     /// When the session ends by itself: the tighter `session_limit` of provider and rule.
@@ -93,26 +124,39 @@ pub fn decide(
     let effort = Effort::new();
     let subject = Subject::new(&verified.claims, verified.email_trusted, &effort);
     denied(entry, &subject, request)?;
-    let rule = giving(entry, &subject, request)?;
+    let (first, person) = match giving(policy, entry, &subject, request) {
+        Ok(rule) => (Given::by(rule, request.user, None), None),
+        Err(refusal) => {
+            let who = Who { subject: &verified.subject, identity: &verified.identity };
+            let person = person::decide(policy, entry, who, &subject, request)?.ok_or(refusal)?;
+            (person.given.first().cloned().ok_or(Refusal::NoRule)?, Some(person))
+        }
+    };
+    let given = person.as_ref().map_or(std::slice::from_ref(&first), |person| person.given.as_slice());
     Ok(Decision {
         provider: verified.provider.clone(),
         subject: verified.subject.clone(),
         identity: verified.identity.clone(),
         role: request.user.to_owned(),
-        rule_id: rule.id.to_native(),
-        allow_privileged: rule.allow_privileged,
+        role_oid: request.role_oid,
+        rule_id: first.rule_id,
+        allow_privileged: given.iter().any(|given| given.allow_privileged),
         issued_at: verified.issued_at,
-        end: end(entry, rule, verified, request.now),
+        end: end(entry, given, verified, request.now),
         expires_at: verified.expires_at,
         claims: verified.claims_text.clone(),
+        person,
     })
 }
 
-fn end(entry: &ArchivedPolicyEntry, rule: &ArchivedRule, verified: &Verified, now: i64) -> Option<End> {
+/// The tightest limit of the provider and of every rule that gives a role: the session may change from one to another.
+fn end(entry: &ArchivedPolicyEntry, given: &[Given], verified: &Verified, now: i64) -> Option<End> {
     let token_end = verified.expires_at.saturating_add(entry.provider.checks.clock_skew.to_native());
-    let limits = [&entry.provider.session_limit, &rule.session_limit];
-    let [one, other] = limits.map(|limit| limit.end(now, token_end));
-    session_limit::tightest(one, other)
+    let rules = given.iter().map(|given| given.limit);
+    std::iter::once(entry.provider.session_limit.to_native())
+        .chain(rules)
+        .map(|limit| limit.end(now, token_end))
+        .fold(None, session_limit::tightest)
 }
 
 /// The provider as it was when the token was verified.
@@ -147,12 +191,14 @@ pub(crate) fn denied(
     }
 }
 
-/// The first rule that gives the requested role.
+/// The first rule that gives the requested role. None gives a role that is somebody's own.
 pub(crate) fn giving<'a>(
+    policy: &ArchivedPolicyImage,
     entry: &'a ArchivedPolicyEntry,
     subject: &Subject<'_>,
     request: &Request<'_>,
 ) -> Result<&'a ArchivedRule, Refusal> {
+    let personal = policy.is_personal(request.role_oid) || policy.is_personal_name(request.user);
     let mut stale = false;
     let gives = entry.allows.first(subject, |rule| {
         // The name first: it is the cheapest to compare.
@@ -161,6 +207,7 @@ pub(crate) fn giving<'a>(
             ArchivedEffect::Derived(template) => template.may_give(request.user).then_some(request.role_oid),
             ArchivedEffect::Deny => None,
         };
+        let named = named.filter(|_| !personal);
         let counts = named.is_some() && rule.counts(subject, request) && rule.gives(subject, request.user);
         // A role that was dropped and made anew is another one.
         let fresh = request.role_oid != 0 && named == Some(request.role_oid);

@@ -6,16 +6,17 @@
 use rkyv::rancor;
 
 use crate::checks::Checks;
+pub use crate::decision::Given;
 use crate::decision::{self, Request, Selection, select};
 use crate::effort::Effort;
+use crate::explained_rules;
 use crate::image::{ArchivedKeyringImage, ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::json::{self, Json};
 use crate::limits;
-use crate::near::{self, Near};
+use crate::person::{Person, Who};
 use crate::refusal::Refusal;
 use crate::revocation;
 use crate::row::{RowError, shown};
-use crate::rules::{ArchivedEffect, ArchivedRule};
 use crate::subject::Subject;
 use crate::time::numeric_date;
 use crate::token::{self, Untrusted};
@@ -44,19 +45,6 @@ pub struct Row {
     pub detail: String,
 }
 
-/// A role that a rule gives, as far as claims and confines say.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Given {
-    /// The rule.
-    pub rule_id: i64,
-    /// The name of the role.
-    pub role: String,
-    /// The oid that it must have; None: whatever it has, for a name made of the token.
-    pub role_oid: Option<u32>,
-    /// Whether it may be privileged.
-    pub allow_privileged: bool,
-}
-
 /// All that can be said without the catalog.
 #[derive(Debug, Clone, Default)]
 pub struct Explanation {
@@ -66,12 +54,11 @@ pub struct Explanation {
     pub given: Vec<Given>,
     /// The rule that gives the role that is asked for.
     pub decided: Option<Given>,
+    /// What an identity login would give, where the role that is asked for is the identity's own.
+    pub person: Option<Person>,
     /// The first refusal; what comes later does not change it.
     pub refusal: Option<Refusal>,
 }
-
-/// Rules that are shown, of those that count, and of those that nearly do.
-const RULES_SHOWN: usize = 20;
 
 impl Explanation {
     /// Adds a step.
@@ -161,7 +148,7 @@ pub fn explain_token(
         }
     };
     key(&mut explanation, policy, keyring, &untrusted, request.now, cut.is_some());
-    claims(&mut explanation, entry, &untrusted, request, &[]);
+    claims(&mut explanation, policy, entry, &untrusted, request, &[]);
     Ok(explanation)
 }
 
@@ -203,7 +190,7 @@ pub fn explain_claims(
         },
     );
     note_provider(&mut explanation, entry);
-    claims(&mut explanation, entry, &untrusted, request, &[Step::Typ]);
+    claims(&mut explanation, policy, entry, &untrusted, request, &[Step::Typ]);
     Ok(explanation)
 }
 
@@ -275,6 +262,7 @@ fn key(
 /// The provider's checks, then the rules.
 fn claims(
     explanation: &mut Explanation,
+    policy: &ArchivedPolicyImage,
     entry: &ArchivedPolicyEntry,
     untrusted: &Untrusted,
     request: &Request<'_>,
@@ -295,104 +283,8 @@ fn claims(
     let denied = decision::denied(entry, &subject, request);
     let none = format!("None of {} matches.", entry.denials.rules.len());
     let _ = watcher.check(Step::DenyRules, denied, &none);
-    rules(explanation, entry, &subject, request);
-}
-
-fn rules(
-    explanation: &mut Explanation,
-    entry: &ArchivedPolicyEntry,
-    subject: &Subject<'_>,
-    request: &Request<'_>,
-) {
-    let mut near: Vec<Near<'_>> = Vec::new();
-    let mut counting = 0_usize;
-    for rule in entry.allows.rules.iter() {
-        let unmet = rule.all_unmet(subject, request);
-        if !unmet.is_empty() {
-            near.extend(near::nearly(rule, unmet, request.user));
-            continue;
-        }
-        counting = counting.saturating_add(1);
-        let roles = give(explanation, rule, subject);
-        if counting <= RULES_SHOWN {
-            let detail = match roles.as_slice() {
-                [] => "It matches, but makes no role name that a token may give.".to_owned(),
-                roles => format!("It gives {}.", roles.join(", ")),
-            };
-            explanation.note(format!("rule {}", rule.id.to_native()), Passed::Yes, detail);
-        }
-    }
-    if counting > RULES_SHOWN {
-        let more = counting.saturating_sub(RULES_SHOWN);
-        explanation.note("rules", Passed::Yes, format!("{more} more match."));
-    }
-    near.sort_by_key(Near::distance);
-    for near in near.iter().take(RULES_SHOWN) {
-        explanation.note(format!("rule {}", near.rule_id()), Passed::No, near.detail(subject));
-    }
-    if subject.effort.is_spent() {
-        explanation.refuse("rules", Refusal::PatternsTooCostly);
-    }
-    role_login(explanation, entry, subject, request);
-    explanation.note("identity login", Passed::NotChecked, "This version has role logins only.");
-}
-
-/// What becomes of a login as the role that is asked for, or whether any rule counts if none is.
-fn role_login(
-    explanation: &mut Explanation,
-    entry: &ArchivedPolicyEntry,
-    subject: &Subject<'_>,
-    request: &Request<'_>,
-) {
-    if request.user.is_empty() {
-        if explanation.given.is_empty() {
-            explanation.refuse("rules", Refusal::NoRule);
-        }
-        return;
-    }
-    match decision::giving(entry, subject, request) {
-        Ok(rule) => {
-            let (user, id) = (shown(request.user), rule.id.to_native());
-            let detail = format!("Session user and current user would be {user}, by rule {id}.");
-            explanation.note("role login", Passed::Yes, detail);
-            explanation.decided = Some(Given {
-                rule_id: id,
-                role: request.user.to_owned(),
-                role_oid: Some(request.role_oid),
-                allow_privileged: rule.allow_privileged,
-            });
-        }
-        Err(refusal) => explanation.refuse("role login", refusal),
-    }
-}
-
-/// Notes the roles that a rule gives, and names them.
-fn give(explanation: &mut Explanation, rule: &ArchivedRule, subject: &Subject<'_>) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut take = |role: &str, role_oid: Option<u32>| {
-        names.push(shown(role));
-        if !explanation.given.iter().any(|given| given.role == role && given.role_oid == role_oid) {
-            explanation.given.push(Given {
-                rule_id: rule.id.to_native(),
-                role: role.to_owned(),
-                role_oid,
-                allow_privileged: rule.allow_privileged,
-            });
-        }
-    };
-    match &rule.effect {
-        ArchivedEffect::Deny => {}
-        ArchivedEffect::Role { name, oid } => take(name.as_str(), Some(oid.to_native())),
-        ArchivedEffect::Derived(template) => {
-            template.any_role(&rule.members, subject, |role| {
-                take(role, None);
-                false
-            });
-        }
-    }
-    names.sort_unstable();
-    names.dedup();
-    names
+    let who = Who { subject: &facts.subject, identity: &facts.identity };
+    explained_rules::explain(explanation, policy, entry, who, &subject, request);
 }
 
 fn checks(entry: &ArchivedPolicyEntry) -> Result<Checks, RowError> {

@@ -14,6 +14,7 @@ use crate::index::Index;
 use crate::keys::{Key, KeyReport};
 use crate::limits;
 use crate::path::ClaimPath;
+use crate::people::{Binding, People};
 use crate::provider::{ArchivedProvider, Provider};
 use crate::revocation::Revocation;
 use crate::row::shown;
@@ -25,6 +26,7 @@ use crate::subject::Subject;
 pub struct PolicyImage {
     /// Sorted by issuer.
     pub(crate) entries: Vec<PolicyEntry>,
+    pub(crate) people: People,
 }
 
 /// One provider with its enabled rules.
@@ -37,6 +39,8 @@ pub(crate) struct PolicyEntry {
     pub(crate) broken_denial: Option<i64>,
     /// Sorted by subject.
     pub(crate) revocations: Vec<Revocation>,
+    /// Sorted by subject.
+    pub(crate) bindings: Vec<Binding>,
     /// The claims that its rules look at, each once, at most [`limits::FACT_CLAIMS`]: what the audit keeps.
     pub(crate) named: Vec<ClaimPath>,
 }
@@ -93,6 +97,8 @@ pub enum ImageError {
     TooManyPatterns,
     /// More revocations than [`limits::REVOCATIONS`].
     TooManyRevocations,
+    /// More bindings than [`limits::BINDINGS`], or more memberships than [`limits::GRANTED`].
+    TooManyPeople,
     /// More keys of one provider than [`limits::KEYS_PER_PROVIDER`].
     TooManyKeys,
     /// Two providers of this name or issuer, or two key sets of one source.
@@ -145,10 +151,11 @@ impl PolicyImage {
                 allows: RuleSet::build(allows),
                 broken_denial: None,
                 revocations: Vec::new(),
+                bindings: Vec::new(),
                 named,
             });
         }
-        Ok(PolicyImage { entries })
+        Ok(PolicyImage { entries, people: People::default() })
     }
 
     /// Refuses every login of a provider, because its rule `id` denies and does not compile.
@@ -220,6 +227,22 @@ impl ArchivedRuleSet {
             first == Some(0)
         });
         self.rule(first?)
+    }
+
+    /// Every rule for which `test` says yes, by priority and id.
+    pub(crate) fn all(
+        &self,
+        subject: &Subject<'_>,
+        test: impl Fn(&ArchivedRule) -> bool,
+    ) -> impl Iterator<Item = &ArchivedRule> {
+        let mut candidates = Vec::new();
+        self.index.any_candidate(subject, |number| {
+            candidates.push(number);
+            false
+        });
+        candidates.sort_unstable();
+        candidates.dedup();
+        candidates.into_iter().filter_map(|number| self.rule(number)).filter(move |rule| test(rule))
     }
 
     fn rule(&self, number: u32) -> Option<&ArchivedRule> {
@@ -341,6 +364,12 @@ impl fmt::Display for ImageError {
             ImageError::TooManyRevocations => {
                 write!(formatter, "there are more than {} revocations", limits::REVOCATIONS)
             }
+            ImageError::TooManyPeople => write!(
+                formatter,
+                "there are more than {} bindings, or {} granted memberships",
+                limits::BINDINGS,
+                limits::GRANTED
+            ),
             ImageError::TooManyKeys => {
                 write!(formatter, "a provider has more than {} keys", limits::KEYS_PER_PROVIDER)
             }

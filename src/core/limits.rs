@@ -83,6 +83,16 @@ pub const RULES: usize = 100_000;
 /// Revocations in a policy: each takes the bytes of its subject and some 40 more.
 pub const REVOCATIONS: usize = 100_000;
 
+/// People with a role of their own: each takes the bytes of her subject and name, and some 60 more.
+pub const BINDINGS: usize = 100_000;
+
+/// Memberships that pg_oidc has granted: 8 bytes each.
+pub const GRANTED: usize = 500_000;
+
+/// Roles that one identity login gives: they are listed in its session slot, and each is a membership of the person's
+/// role. A person in more groups than that is told apart by none of them.
+pub const GIVEN_ROLES: usize = 128;
+
 /// Members of one `match` or `required_claims`: each is one comparison a login.
 pub const MATCH_MEMBERS: usize = 16;
 

@@ -8,6 +8,7 @@ use crate::fingerprint::Fingerprint;
 use crate::jwks::parse_jwks;
 use crate::keys::JwksError;
 use crate::limits;
+use crate::naming::{self, Naming};
 use crate::row::{self, RowError, shown};
 use crate::session_limit::SessionLimit;
 use crate::url::{self, Query};
@@ -38,9 +39,9 @@ pub struct ProviderRow {
     pub groups_claim: Option<String>,
     /// How old fetched keys may be.
     pub max_stale_us: i64,
-    /// Not supported yet.
+    /// Which identities have a role of their own, and which part of them names it.
     pub identity_pattern: Option<String>,
-    /// Not supported yet.
+    /// The name of that role; `\1` stands for what group 1 of the pattern matched.
     pub identity_role: Option<String>,
     /// Accepted `typ` values; null: absent, `JWT`, `at+jwt`; an empty string: absent.
     pub accepted_typ: Option<Vec<Option<String>>>,
@@ -56,9 +57,9 @@ pub struct ProviderRow {
     /// What PostgreSQL reads it as, if it reads it as an interval. Not a column.
     #[serde(default)]
     pub session_limit_us: Option<i64>,
-    /// Only false is supported yet.
+    /// Whether a person's own role is made when she first comes.
     pub auto_provision: bool,
-    /// Not supported yet.
+    /// A role that every person's role is a member of.
     pub base_role: Option<String>,
     /// Tokens of a disabled provider are refused.
     pub enabled: bool,
@@ -89,6 +90,11 @@ pub struct Provider {
     pub max_stale: i64,
     /// Keys kept across a restart, if there are any of this key source. Not part of the row.
     pub kept: Option<KeptKeys>,
+    /// Whether a person's own role is made when she first comes.
+    pub auto_provision: bool,
+    /// A role that every person's role is a member of.
+    pub base_role: Option<String>,
+    pub(crate) naming: Option<Naming>,
     pub(crate) session_limit: SessionLimit,
     pub(crate) checks: Checks,
 }
@@ -114,9 +120,8 @@ impl Provider {
 /// Compiles a row. `allow_http`: plain http is accepted for loopback hosts.
 ///
 /// # Errors
-/// The first column that is not acceptable, or not supported yet.
+/// The first column that is not acceptable.
 pub fn compile_provider(row: &ProviderRow, allow_http: bool) -> Result<Provider, RowError> {
-    check_unsupported(row)?;
     check_name(&row.name)?;
     url::check("issuer", &row.issuer, limits::ISSUER_BYTES, Query::Refused, allow_http)?;
     if let Some(jwks_uri) = &row.jwks_uri {
@@ -125,6 +130,7 @@ pub fn compile_provider(row: &ProviderRow, allow_http: bool) -> Result<Provider,
     let algorithms = algorithms(row)?;
     check_static_keys(row, &algorithms)?;
     check_certificate(row)?;
+    check_base_role(row)?;
     if row.max_stale_us < limits::MAX_STALE_MIN {
         return Err(RowError::new("\"max_stale\" must be at least 60 seconds")
             .hint("Keys are not fetched more often than once a minute."));
@@ -141,40 +147,28 @@ pub fn compile_provider(row: &ProviderRow, allow_http: bool) -> Result<Provider,
         algorithms,
         max_stale: row.max_stale_us,
         kept: None,
+        auto_provision: row.auto_provision,
+        base_role: row.base_role.clone(),
+        naming: Naming::compile(row)?,
         session_limit: SessionLimit::compile(&row.session_limit, row.session_limit_us)?,
         checks: Checks::compile(row)?,
     })
 }
 
-fn check_unsupported(row: &ProviderRow) -> Result<(), RowError> {
-    let refuse = |column: &str, detail: &str, hint: &str| {
-        Err(RowError::unsupported(format!("\"{column}\""), detail, hint))
-    };
-    if row.identity_pattern.is_some() {
-        return refuse(
-            "identity_pattern",
-            "Identities are not turned into role names in this version.",
-            "Leave it null.",
-        );
+fn check_base_role(row: &ProviderRow) -> Result<(), RowError> {
+    match &row.base_role {
+        Some(role) if role.is_empty() || role.len() > limits::NAME_DATA_BYTES => {
+            Err(RowError::new("\"base_role\" must have 1 to 63 bytes"))
+        }
+        Some(role) if naming::reserved(role) => Err(RowError::new(format!(
+            "role name {} is reserved",
+            shown(role)
+        ))
+        .detail(
+            "No person is made a member of \"public\", \"none\" or a role whose name starts with \"pg_\".",
+        )),
+        _ => Ok(()),
     }
-    if row.identity_role.is_some() {
-        return refuse(
-            "identity_role",
-            "Identities are not turned into role names in this version.",
-            "Leave it null.",
-        );
-    }
-    if row.auto_provision {
-        return refuse(
-            "auto_provision",
-            "Roles are not created in this version.",
-            "Leave it false, and create the roles that the rules name.",
-        );
-    }
-    if row.base_role.is_some() {
-        return refuse("base_role", "Roles are not created in this version.", "Leave it null.");
-    }
-    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), RowError> {
@@ -270,7 +264,6 @@ fn key_source(row: &ProviderRow) -> Fingerprint {
         .list(names.into_iter())
 }
 
-/// Columns that must be null or at their only supported value need not be in it.
 fn revision(row: &ProviderRow) -> u64 {
     let typ = row.accepted_typ.as_deref().unwrap_or_default();
     key_source(row)
@@ -286,6 +279,10 @@ fn revision(row: &ProviderRow) -> u64 {
         .number(row.clock_skew_us)
         .number(row.max_token_age_us.unwrap_or_default())
         .text(&row.session_limit)
+        .optional(row.identity_pattern.as_deref())
+        .optional(row.identity_role.as_deref())
+        .number(i64::from(row.auto_provision))
+        .optional(row.base_role.as_deref())
         .number(i64::from(row.enabled))
         .finish()
 }

@@ -72,6 +72,13 @@ refusals! {
     RoleCannotLogin = "role_cannot_login", 108, FINAL, "The role is not permitted to log in.";
     RoleExpired = "role_expired", 107, FINAL, "The role is past its VALID UNTIL.";
     RolePrivileged { why: String } = "role_privileged", 101, FINAL, "The role is privileged, and the rule does not say allow_privileged.";
+    IdentityMismatch = "identity_mismatch", 114, FINAL, "The role of that name is bound to another identity.";
+    RoleNotBound = "role_not_bound", 110, FINAL, "The role is not bound to the identity of the token; an existing role is never taken for a person's own.";
+    TooManyRoles { limit: usize } = "too_many_roles", 16, FINAL, "The rules give the identity more roles than one session can have.";
+    NamedByRule = "named_by_rule", 110, FINAL, "A rule gives a role of that name, so no person's own role gets it.";
+    ProvisioningOnStandby = "provisioning_on_standby", 0, FINAL, "The person's role would have to be made, or made a member of another, and the server is a standby.";
+    ProvisioningBehind = "provisioning_behind", 0, RETRY, "The person's role was not made, or not made a member of its roles, in time; the server log may say why.";
+    MembershipUnseen = "membership_unseen", 139, RETRY, "A \"+role\" in the HBA file made the server remember the memberships of before; the next login sees the new ones.";
     ConnectDenied = "connect_denied", 108, FINAL, "The role has no CONNECT privilege on the database, or there is no such database.";
     DoorBypassed = "door_bypassed", 133, FINAL, "A guarded line was passed without a decision, because another library did not call the ClientAuthentication hook.";
     SettingsFailed = "settings_failed", 0, FINAL, "The session could not be set up after the decision.";
@@ -156,7 +163,9 @@ impl Refusal {
             Refusal::DuplicateMember { part } | Refusal::NulCharacter { part } => {
                 format!("{meaning} It is in the {part}.")
             }
-            Refusal::TooManyClaims { limit } | Refusal::TooManyGroups { limit } => {
+            Refusal::TooManyClaims { limit }
+            | Refusal::TooManyGroups { limit }
+            | Refusal::TooManyRoles { limit } => {
                 format!("{meaning} At most {limit} are.")
             }
             Refusal::AlgorithmUnsupported { algorithm: Some(algorithm) } => {

@@ -29,16 +29,6 @@ impl RowError {
         self.hint = Some(hint.into());
         self
     }
-
-    /// A column, or a part of the match language, that a later version brings. Refused, so that nobody takes it for
-    /// working.
-    pub(crate) fn unsupported(
-        what: impl fmt::Display,
-        detail: impl Into<String>,
-        hint: impl Into<String>,
-    ) -> RowError {
-        RowError::new(format!("{what} is not supported yet")).detail(detail).hint(hint)
-    }
 }
 
 impl fmt::Display for RowError {

@@ -5,9 +5,10 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::confines::{Confine, Confines};
 use crate::decision::Request;
-use crate::derived::{self, Template};
+use crate::derived::Template;
 use crate::limits;
 use crate::matching::{self, ArchivedMember, Member};
+use crate::naming;
 use crate::row::{self, RowError, shown};
 use crate::session_limit::SessionLimit;
 use crate::subject::Subject;
@@ -139,7 +140,7 @@ fn gives(row: &RuleRow, role: &str, members: &[Member]) -> Result<Effect, RowErr
             RowError::new("\"role\" must have 1 to 63 bytes").detail(format!("It has {} bytes.", role.len()))
         );
     }
-    if derived::reserved(role) {
+    if naming::reserved(role) {
         return Err(RowError::new(format!("role name {} is reserved", shown(role)))
             .detail("No token ever gives \"public\", \"none\" or a role whose name starts with \"pg_\"."));
     }
@@ -180,6 +181,12 @@ impl ArchivedRule {
     /// Whether every member holds and no confine keeps it from counting.
     pub(crate) fn counts(&self, subject: &Subject<'_>, request: &Request<'_>) -> bool {
         self.unmet(subject, request).next().is_none()
+    }
+
+    /// Whether it would count for a connection to another database or from another address, and does not for this one.
+    pub(crate) fn counts_elsewhere(&self, subject: &Subject<'_>, request: &Request<'_>) -> bool {
+        self.confines.unmet_here_alone(request)
+            && self.members.iter().all(|member| subject.has(member.path.steps(), &member.test))
     }
 
     /// Whether it gives the role of that name to who it counts for.

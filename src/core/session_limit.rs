@@ -38,17 +38,23 @@ impl SessionLimit {
                 .hint("Write for example '8 hours'.")),
         }
     }
+
+    /// When a session ends that starts at `now` with a token that is accepted until `token_end`.
+    pub(crate) fn end(self, now: i64, token_end: i64) -> Option<End> {
+        match self {
+            SessionLimit::None => None,
+            SessionLimit::Token => Some(End { at: token_end, by_token: true }),
+            SessionLimit::After(micros) => Some(End { at: now.saturating_add(micros), by_token: false }),
+        }
+    }
 }
 
 impl ArchivedSessionLimit {
-    /// When a session ends that starts at `now` with a token that is accepted until `token_end`.
-    pub(crate) fn end(&self, now: i64, token_end: i64) -> Option<End> {
+    pub(crate) fn to_native(&self) -> SessionLimit {
         match self {
-            ArchivedSessionLimit::None => None,
-            ArchivedSessionLimit::Token => Some(End { at: token_end, by_token: true }),
-            ArchivedSessionLimit::After(micros) => {
-                Some(End { at: now.saturating_add(micros.to_native()), by_token: false })
-            }
+            ArchivedSessionLimit::None => SessionLimit::None,
+            ArchivedSessionLimit::Token => SessionLimit::Token,
+            ArchivedSessionLimit::After(micros) => SessionLimit::After(micros.to_native()),
         }
     }
 }

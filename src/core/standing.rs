@@ -25,12 +25,21 @@ pub enum Cause {
     Revoked = 5,
     /// All sessions of the identity were ended.
     Ended = 6,
+    /// The person's own role is not bound to the identity any more.
+    Binding = 7,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 6] =
-        [Cause::Token, Cause::Limit, Cause::Provider, Cause::Rule, Cause::Revoked, Cause::Ended];
+    pub const ALL: [Cause; 7] = [
+        Cause::Token,
+        Cause::Limit,
+        Cause::Provider,
+        Cause::Rule,
+        Cause::Revoked,
+        Cause::Ended,
+        Cause::Binding,
+    ];
 
     /// The cause of this number.
     pub fn of(number: u8) -> Option<Cause> {
@@ -46,6 +55,7 @@ impl Cause {
             Cause::Rule => "rule_gone",
             Cause::Revoked => "identity_revoked",
             Cause::Ended => "sessions_ended",
+            Cause::Binding => "binding_gone",
         }
     }
 }
@@ -57,8 +67,10 @@ pub struct Ground<'a> {
     pub provider: &'a str,
     /// The claim `sub`.
     pub subject: &'a str,
-    /// The rule that gave the role.
-    pub rule_id: i64,
+    /// The rules that gave its roles.
+    pub rules: &'a [i64],
+    /// The person's own role that it logged in with, once that is known.
+    pub person: Option<u32>,
     /// The claim `iat`.
     pub issued_at: Option<i64>,
 }
@@ -74,6 +86,8 @@ struct Provider {
     /// The first time at which each rule that allows does not count any more.
     rules: HashMap<i64, i64>,
     revocations: HashMap<String, Revocation>,
+    /// The role that is bound to each subject.
+    bindings: HashMap<String, u32>,
 }
 
 impl Standing {
@@ -84,7 +98,12 @@ impl Standing {
             let rules = entry.allows.rules.iter().map(|rule| (rule.id, rule.confines.valid_until));
             let revocations =
                 entry.revocations.iter().map(|revocation| (revocation.subject.clone(), revocation.clone()));
-            let provider = Provider { rules: rules.collect(), revocations: revocations.collect() };
+            let bindings = entry.bindings.iter().map(|binding| (binding.subject.clone(), binding.role_oid));
+            let provider = Provider {
+                rules: rules.collect(),
+                revocations: revocations.collect(),
+                bindings: bindings.collect(),
+            };
             standing.providers.insert(entry.provider.name.clone(), provider);
         }
         standing
@@ -102,8 +121,11 @@ impl Standing {
                 None => {}
             }
         }
-        let over = provider.rules.get(&ground.rule_id).is_none_or(|valid_until| *valid_until <= now);
-        over.then_some(Cause::Rule)
+        if ground.person.is_some_and(|role| provider.bindings.get(ground.subject) != Some(&role)) {
+            return Some(Cause::Binding);
+        }
+        let over = |rule| provider.rules.get(rule).is_none_or(|valid_until| *valid_until <= now);
+        ground.rules.iter().any(over).then_some(Cause::Rule)
     }
 }
 

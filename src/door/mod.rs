@@ -1,17 +1,20 @@
 //! The front door: from a secret to a decision, the same for every way in.
 
 pub(crate) mod password;
+mod person;
 mod trail;
 
 use crate::board::{self, Staff, State, Wish};
 use crate::events;
-use crate::pg::catalog;
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
-use crate::pg::startup;
+use crate::pg::role_setting::Bounds;
+use crate::pg::{catalog, database, startup};
+use crate::session::Grant;
 use crate::sessions;
 use crate::settings::Login;
 use pg_oidc_core::account::Account;
-use pg_oidc_core::decision::{self, Decision, Request, Selected, Selection};
+use pg_oidc_core::decision::{self, Decision, Replication, Request, Selected, Selection};
 use pg_oidc_core::limits;
 use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::token::{self, Untrusted};
@@ -34,16 +37,19 @@ pub(crate) fn decide(
     connection: &Connection,
     settings: &Login,
     account: &mut Account,
-) -> Result<Decision, Refusal> {
+) -> Result<Grant, Refusal> {
     // Whatever was committed before the token came must count: this number is read first.
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    fail_point("login_parsed");
     await_policy(asked, end, settings)?;
+    fail_point("login_policy_awaited");
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
-        if let Some(decision) = judge(untrusted, &selected, connection, settings, account)? {
-            return Ok(decision);
+        fail_point("login_key_selected");
+        if let Some(decision) = judge(untrusted, &selected, connection, account)? {
+            return admit(decision, connection, settings, end);
         }
         if attempt == ATTEMPTS {
             break;
@@ -128,21 +134,21 @@ fn judge(
     untrusted: Untrusted,
     selected: &Selected,
     connection: &Connection,
-    settings: &Login,
     account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
-    let role = catalog::role(&connection.user, &settings.database);
+    fail_point("login_verified");
     let request = Request {
         user: &connection.user,
         database: &connection.database,
-        role_oid: role.as_ref().map_or(0, |role| role.oid),
+        role_oid: catalog::role_oid_now(&connection.user).unwrap_or(0),
         address: connection.address,
         replication: connection.replication,
         now: startup::now(),
     };
     sessions::prepare();
-    let decision = board::read(|policy, _| {
+    fail_point("login_deciding");
+    board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);
         }
@@ -153,14 +159,32 @@ fn judge(
         }
         Ok(Some(decision))
     })
-    .unwrap_or(Err(Refusal::PolicyAbsent))?;
-    match (decision, role) {
-        (Some(decision), Some(role)) => {
-            role.admits(decision.allow_privileged, startup::now()).map(|()| Some(decision))
-        }
-        (Some(_), None) => Err(Refusal::RoleMissing),
-        (None, _) => Ok(None),
+    .unwrap_or(Err(Refusal::PolicyAbsent))
+}
+
+/// Admits who was decided upon, if the catalog does not stand in the way.
+fn admit(
+    decision: Decision,
+    connection: &Connection,
+    settings: &Login,
+    end: Instant,
+) -> Result<Grant, Refusal> {
+    fail_point("login_decided");
+    if let Some(person) = decision.person.clone() {
+        return person::admit(decision, &person, connection, settings, end);
     }
+    let role = catalog::role(&decision.role, &settings.database).ok_or(Refusal::RoleMissing)?;
+    if role.oid != decision.role_oid {
+        return Err(Refusal::RoleReplaced);
+    }
+    role.admits(decision.allow_privileged, startup::now())?;
+    let here = || database::find(&connection.database);
+    if connection.replication != Replication::Physical
+        && !here().is_some_and(|database| database.admits(role.oid, role.superuser))
+    {
+        return Err(Refusal::ConnectDenied);
+    }
+    Ok(Grant { bounds: Bounds { roles: vec![role.oid], is_ours: board::has_granted }, start: None, decision })
 }
 
 fn left(end: Instant) -> Duration {

@@ -12,14 +12,14 @@
 //! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
 
 use super::{decide, trail};
+use crate::fail_point::fail_point;
 use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
 use crate::pg::wire::Answer;
-use crate::session;
+use crate::session::{self, Grant};
 use crate::settings::{self, Login};
 use pg_oidc_core::account::Account;
-use pg_oidc_core::decision::Decision;
 use pg_oidc_core::refusal::Refusal;
 
 /// Judges a client on a guarded line. Every secret is wiped when this returns.
@@ -32,13 +32,16 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
             Answer::Gone => return Verdict::Leave,
             Answer::Malformed => Err(Refusal::PasswordMalformed),
             Answer::Empty => Err(Refusal::PasswordEmpty),
-            Answer::Secret(secret) => decide(secret.bytes(), connection, &settings, &mut account),
+            Answer::Secret(secret) => {
+                fail_point("login_asked");
+                decide(secret.bytes(), connection, &settings, &mut account)
+            }
         },
     };
     match outcome.and_then(begin) {
-        Ok(decision) => {
-            accepted(connection, &decision);
-            trail::accepted(connection, &account, &decision);
+        Ok(grant) => {
+            accepted(connection, &grant);
+            trail::accepted(connection, &account, &grant);
             Verdict::Admit
         }
         Err(refusal) => {
@@ -49,6 +52,11 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
     }
 }
 
+/// Notes a login in which something failed that must not fail: its reason is in the log already.
+pub(crate) fn failed(connection: &Connection) {
+    trail::refused(connection, &Account::default(), &Refusal::InternalError);
+}
+
 fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Result<(), Refusal> {
     if line == Line::IncludedToken {
         return Err(Refusal::TrustFromIncludedFile);
@@ -56,15 +64,16 @@ fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Resul
     if settings.require_tls && !connection.tls && !connection.local {
         return Err(Refusal::TlsRequired);
     }
+    fail_point("login_asking");
     if !connection.readable {
         return Err(Refusal::NameInvalid);
     }
     Ok(())
 }
 
-fn begin(decision: Decision) -> Result<Decision, Refusal> {
-    session::begin(&decision).map_err(|_| Refusal::SettingsFailed)?;
-    Ok(decision)
+fn begin(grant: Grant) -> Result<Grant, Refusal> {
+    session::begin(&grant).map_err(|_| Refusal::SettingsFailed)?;
+    Ok(grant)
 }
 
 /// What the client may know of a refusal.
@@ -77,9 +86,11 @@ fn outward(refusal: &Refusal) -> Outward {
 }
 
 /// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
-fn accepted(connection: &Connection, decision: &Decision) {
+fn accepted(connection: &Connection, grant: &Grant) {
+    let decision = &grant.decision;
     report::log(&format!(
-        "OIDC login accepted: role={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        "OIDC login accepted: role={:?} user={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        grant.role(),
         decision.role,
         decision.identity,
         decision.provider,

@@ -6,21 +6,26 @@
 //! | provider, kid | the policy and the keyring, once the token has found its provider and key |
 //! | subject, identity, token_id, facts | the token, once its signature is verified |
 //! | reason | the refusal |
-//! | role | the decision, of an accepted login |
+//! | role, current_user | the role that an accepted login starts in |
+//! | session_user | the role that it logs in with |
 //! | rule_id | the rule that gives the role, or the one that denies |
 
 use crate::events::{self, Event, Outcome};
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::startup;
+use crate::session::Grant;
 use pg_oidc_core::account::Account;
-use pg_oidc_core::decision::{Decision, Replication};
+use pg_oidc_core::decision::Replication;
 use pg_oidc_core::refusal::Refusal;
 
-pub(super) fn accepted(connection: &Connection, account: &Account, decision: &Decision) {
+pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant) {
     note(connection, account, Outcome::Accepted, |event| {
         event.set(c"outcome", "accepted");
-        event.set(c"role", decision.role.as_str());
-        event.set(c"rule_id", decision.rule_id.to_string());
+        event.set(c"role", grant.role());
+        event.set(c"session_user", grant.decision.role.as_str());
+        event.set(c"current_user", grant.role());
+        event.set(c"rule_id", grant.decision.rule_id.to_string());
     });
 }
 
@@ -33,6 +38,7 @@ pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refu
 }
 
 fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending: impl FnOnce(&mut Event)) {
+    fail_point("login_auditing");
     let provider = account.provider.as_deref().or(match outcome {
         Outcome::Refused(refusal) => refusal.provider(),
         Outcome::Accepted => None,
@@ -63,4 +69,5 @@ fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending
         account.facts.as_ref().map(|claims| format!("{{{replication}\"claims\":{claims}}}")),
     );
     events::note(provider, outcome, Some(&event));
+    fail_point("login_audited");
 }

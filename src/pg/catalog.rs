@@ -1,7 +1,7 @@
 //! Roles, as the shared catalogs have them. Usable in the hook, where no database is open yet.
 
 use super::server::FormData_pg_auth_members;
-use super::startup;
+use super::{database, startup};
 use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Role {
     pub(crate) oid: u32,
+    pub(crate) superuser: bool,
     pub(crate) can_login: bool,
     /// `VALID UNTIL` in microseconds since 1970; core ignores it under `trust`.
     pub(crate) valid_until: Option<i64>,
@@ -50,27 +51,80 @@ const READING_ROLES: [&CStr; 5] = [
 /// Memberships are walked by hand: `is_member_of_role` and its kin fill a cache that core trusts afterwards
 /// although no invalidation is registered for it yet at this point (acl.c, tried on 15).
 pub(crate) fn role(name: &str, owner_of: &str) -> Option<Role> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: a transaction is open in the hook, and AcceptInvalidationMessages makes what is committed visible.
-    unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        let oid = pg_sys::get_role_oid(name.as_ptr(), true);
-        if oid == pg_sys::InvalidOid {
-            return None;
-        }
-        let owner = database_owner(owner_of);
-        let (can_login, valid_until) = login_facts(oid)?;
-        Some(Role { oid: oid.to_u32(), can_login, valid_until, privilege: privilege(oid, owner) })
+    Roles::of(owner_of).find(name, |_, _| false)
+}
+
+/// Roles, looked at with one database whose owner counts as privileged.
+pub(crate) struct Roles {
+    owner: Option<pg_sys::Oid>,
+}
+
+impl Roles {
+    pub(crate) fn of(owner_of: &str) -> Roles {
+        Roles { owner: database::find(owner_of).map(|database| database.owner) }
     }
+
+    /// As [`role`]. A membership for which `aside` holds, of the first in the second, carries no privilege.
+    pub(crate) fn find(&self, name: &str, aside: impl Fn(u32, u32) -> bool) -> Option<Role> {
+        let name = CString::new(name).ok()?;
+        // SAFETY: a transaction is open in the hook, and AcceptInvalidationMessages makes what is committed visible.
+        unsafe {
+            pg_sys::AcceptInvalidationMessages();
+            let oid = pg_sys::get_role_oid(name.as_ptr(), true);
+            if oid == pg_sys::InvalidOid {
+                return None;
+            }
+            let (superuser, can_login, valid_until) = login_facts(oid)?;
+            let privilege = privilege(oid, self.owner, aside);
+            Some(Role { oid: oid.to_u32(), superuser, can_login, valid_until, privilege })
+        }
+    }
+}
+
+/// The roles that `member` is a direct member of, in any way.
+pub(crate) fn roles_of(member: u32) -> Vec<u32> {
+    // SAFETY: as in `login_facts`; in a transaction.
+    let memberships = unsafe { memberships(member.into()) };
+    memberships.into_iter().map(|membership| membership.role.to_u32()).collect()
+}
+
+/// As [`roles_of`], of what is committed by now; for the hook.
+pub(crate) fn roles_of_now(member: u32) -> Vec<u32> {
+    // SAFETY: inval.c; in a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    roles_of(member)
+}
+
+/// The roles whose rights `role` has without SET ROLE, itself included (acl.c, ROLERECURSE_PRIVS).
+pub(crate) fn inherited(role: u32) -> Vec<pg_sys::Oid> {
+    let mut seen = vec![pg_sys::Oid::from(role)];
+    let mut next = 0;
+    while let Some(&member) = seen.get(next) {
+        next += 1;
+        // SAFETY: as in `login_facts`; in a transaction.
+        for membership in unsafe { memberships(member) } {
+            if membership.inherits && !seen.contains(&membership.role) {
+                seen.push(membership.role);
+            }
+        }
+    }
+    seen
+}
+
+/// Whether core, which remembers memberships from before they were synced where an HBA line has a `+role`, takes `member`
+/// for one that may become `role`. To be asked once, after a sync: it makes core remember.
+pub(crate) fn core_sees(member: u32, role: u32) -> bool {
+    // SAFETY: acl.c; in a transaction.
+    #[cfg(feature = "pg15")]
+    return unsafe { pg_sys::is_member_of_role(member.into(), role.into()) };
+    #[cfg(not(feature = "pg15"))]
+    // SAFETY: acl.c (16+); in a transaction.
+    return unsafe { pg_sys::member_can_set_role(member.into(), role.into()) };
 }
 
 /// Whether there is a database `name`. Usable in the hook.
 pub(crate) fn database_exists(name: &str) -> bool {
-    // SAFETY: as in `role`.
-    unsafe {
-        pg_sys::AcceptInvalidationMessages();
-        database_owner(name).is_some()
-    }
+    database::find(name).is_some()
 }
 
 /// The name of the database that this session is connected to.
@@ -96,6 +150,13 @@ pub(crate) fn role_oid(name: &str) -> Option<u32> {
     (oid != pg_sys::InvalidOid).then(|| oid.to_u32())
 }
 
+/// As [`role_oid`], of what is committed by now; for the hook.
+pub(crate) fn role_oid_now(name: &str) -> Option<u32> {
+    // SAFETY: inval.c; in a transaction.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+    role_oid(name)
+}
+
 /// Whether `member` has the ADMIN option on `role`, granted to itself or to a role that it is a member of, whatever the
 /// other options of those grants: as core judges GRANT (acl.c, `is_admin_of_role`), but without two things. A superuser
 /// does not have it for that alone, and a role is never its own admin, as 15 says of the session user.
@@ -105,12 +166,12 @@ pub(crate) fn is_admin(member: u32, role: u32) -> bool {
     while let Some(&member) = seen.get(next) {
         next += 1;
         // SAFETY: as in `login_facts`; in a transaction.
-        for (parent, admin) in unsafe { memberships(member) } {
-            if admin && parent.to_u32() == role {
+        for membership in unsafe { memberships(member) } {
+            if membership.admin && membership.role.to_u32() == role {
                 return true;
             }
-            if !seen.contains(&parent) {
-                seen.push(parent);
+            if !seen.contains(&membership.role) {
+                seen.push(membership.role);
             }
         }
     }
@@ -146,7 +207,7 @@ pub(crate) fn superuser() -> bool {
     unsafe { pg_sys::superuser() }
 }
 
-unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, Option<i64>)> {
+unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, bool, Option<i64>)> {
     // SAFETY: syscache.c: the tuple is pinned until ReleaseSysCache.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, oid.into());
@@ -154,7 +215,7 @@ unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, Option<i64>)> {
             return None;
         }
         let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>();
-        let can_login = (*form).rolcanlogin;
+        let (superuser, can_login) = ((*form).rolsuper, (*form).rolcanlogin);
         let mut is_null = false;
         let until = pg_sys::SysCacheGetAttr(
             pg_sys::SysCacheIdentifier::AUTHOID as i32,
@@ -164,12 +225,16 @@ unsafe fn login_facts(oid: pg_sys::Oid) -> Option<(bool, Option<i64>)> {
         );
         let until = (!is_null).then(|| startup::from_core_epoch(until.value() as i64));
         pg_sys::ReleaseSysCache(tuple);
-        Some((can_login, until))
+        Some((superuser, can_login, until))
     }
 }
 
 /// The first reason found why `oid`, or a role that it is a member of in any way, is privileged.
-unsafe fn privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<String> {
+unsafe fn privilege(
+    oid: pg_sys::Oid,
+    owner: Option<pg_sys::Oid>,
+    aside: impl Fn(u32, u32) -> bool,
+) -> Option<String> {
     let mut seen = vec![oid];
     let mut next = 0;
     while let Some(&role) = seen.get(next) {
@@ -179,8 +244,9 @@ unsafe fn privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<Stri
             if let Some(reason) = own_privilege(role, owner) {
                 return Some(reason);
             }
-            for (parent, _) in memberships(role) {
-                if !seen.contains(&parent) {
+            for membership in memberships(role) {
+                let parent = membership.role;
+                if !seen.contains(&parent) && !aside(role.to_u32(), parent.to_u32()) {
                     seen.push(parent);
                 }
             }
@@ -214,9 +280,17 @@ unsafe fn own_privilege(oid: pg_sys::Oid, owner: Option<pg_sys::Oid>) -> Option<
     }
 }
 
-/// The roles that `member` is a direct member of and may use in any way, and whether it has ADMIN. On 16 and later a
-/// role may stand here several times, by several grantors.
-unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
+/// One grant of a role to a member.
+struct Membership {
+    role: pg_sys::Oid,
+    admin: bool,
+    /// The member has the role's rights without SET ROLE.
+    inherits: bool,
+}
+
+/// The roles that `member` is a direct member of and may use in any way. On 16 and later a role may stand here several
+/// times, by several grantors.
+unsafe fn memberships(member: pg_sys::Oid) -> Vec<Membership> {
     // SAFETY: catcache.h: n_members entries follow the header; pinned until ReleaseCatCacheList.
     unsafe {
         let list = pg_sys::SearchSysCacheList(
@@ -226,6 +300,8 @@ unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
             pg_sys::Datum::from(0),
             pg_sys::Datum::from(0),
         );
+        #[cfg(feature = "pg15")]
+        let inherits = role_inherits(member);
         let members = (*list).members.as_slice((*list).n_members.max(0) as usize);
         let roles = members
             .iter()
@@ -234,7 +310,14 @@ unsafe fn memberships(member: pg_sys::Oid) -> Vec<(pg_sys::Oid, bool)> {
                 &*pg_sys::GETSTRUCT(tuple).cast::<FormData_pg_auth_members>()
             })
             .filter(|form| is_of_use(form))
-            .map(|form| (form.roleid, form.admin_option))
+            .map(|form| Membership {
+                role: form.roleid,
+                admin: form.admin_option,
+                #[cfg(feature = "pg15")]
+                inherits,
+                #[cfg(not(feature = "pg15"))]
+                inherits: form.inherit_option,
+            })
             .collect();
         pg_sys::ReleaseCatCacheList(list);
         roles
@@ -253,37 +336,17 @@ fn is_of_use(grant: &FormData_pg_auth_members) -> bool {
     grant.set_option || grant.inherit_option || grant.admin_option
 }
 
-/// The owner of a database, or None where there is none of that name.
-///
-/// Not by `get_database_oid`: that one insists on the index, whose description is not to be had before a database is
-/// open if the relation cache's file is missing, as after a crash; the attempt is FATAL (relcache.c, ScanPgRelation).
-/// This is what core does itself at this point (postinit.c, GetDatabaseTuple).
-unsafe fn database_owner(name: &str) -> Option<pg_sys::Oid> {
-    let name = CString::new(name).ok()?;
-    // SAFETY: genam.c; a transaction is open, and everything that is opened is closed.
+/// Whether a role has the rights of those that it is a member of; in 15 an attribute of the member.
+#[cfg(feature = "pg15")]
+unsafe fn role_inherits(oid: pg_sys::Oid) -> bool {
+    // SAFETY: as in `login_facts`.
     unsafe {
-        let relation = pg_sys::table_open(pg_sys::DatabaseRelationId, pg_sys::AccessShareLock as i32);
-        let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
-        pg_sys::ScanKeyInit(
-            &raw mut key,
-            pg_sys::Anum_pg_database_datname as i16,
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::Oid::from(pg_sys::F_NAMEEQ),
-            pg_sys::Datum::from(name.as_ptr()),
-        );
-        let scan = pg_sys::systable_beginscan(
-            relation,
-            pg_sys::Oid::from(pg_sys::DatabaseNameIndexId),
-            pg_sys::criticalSharedRelcachesBuilt,
-            std::ptr::null_mut(),
-            1,
-            &raw mut key,
-        );
-        let tuple = pg_sys::systable_getnext(scan);
-        let owner = (!tuple.is_null())
-            .then(|| (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>()).datdba);
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-        owner
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::AUTHOID as i32, oid.into());
+        if tuple.is_null() {
+            return false;
+        }
+        let inherits = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_authid>()).rolinherit;
+        pg_sys::ReleaseSysCache(tuple);
+        inherits
     }
 }

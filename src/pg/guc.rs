@@ -209,7 +209,7 @@ unsafe extern "C-unwind" fn only_after_decision(
 }
 
 #[cfg(feature = "pg15")]
-unsafe fn string_setting(name: &CStr) -> Option<*mut server::config_string> {
+pub(super) unsafe fn string_setting(name: &CStr) -> Option<*mut server::config_string> {
     // SAFETY: guc.c: an array of GetNumConfigOptions() pointers to records that start with config_generic.
     unsafe {
         let records = server::get_guc_variables();
@@ -222,7 +222,7 @@ unsafe fn string_setting(name: &CStr) -> Option<*mut server::config_string> {
 }
 
 #[cfg(not(feature = "pg15"))]
-unsafe fn string_setting(name: &CStr) -> Option<*mut server::config_string> {
+pub(super) unsafe fn string_setting(name: &CStr) -> Option<*mut server::config_string> {
     // SAFETY: guc_tables.h (16+): the record or null; nothing is created and nothing raised at this level.
     unsafe {
         let record = server::find_option(name.as_ptr(), false, true, pg_sys::LOG as c_int);

@@ -6,20 +6,25 @@
 
 pub(crate) mod append;
 pub(crate) mod catalog;
+pub(crate) mod database;
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 mod false_record;
 mod foreign_trigger;
 pub(crate) mod guc;
+pub(crate) mod halves;
+mod handover;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod interval;
 pub(crate) mod port;
 pub(crate) mod report;
+pub(crate) mod role_setting;
 pub(crate) mod row;
 pub(crate) mod shmem;
 pub(crate) mod slots;
 pub(crate) mod startup;
 pub(crate) mod transaction;
+pub(crate) mod way_back;
 pub(crate) mod wire;
 pub(crate) mod worker;
 

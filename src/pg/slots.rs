@@ -7,6 +7,7 @@
 
 use super::shmem::{self, Held, Lock};
 use once_cell::sync::OnceCell;
+use pg_oidc_core::limits;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 use std::ffi::CStr;
@@ -32,7 +33,14 @@ pub(crate) struct Slot {
     /// `i64::MAX`: no end.
     pub(crate) ends_at: i64,
     pub(crate) issued_at: i64,
-    pub(crate) rule_id: i64,
+    /// What the session logged in as.
+    pub(crate) login: Kind,
+    /// The person's own role of a [`Kind::Person`].
+    pub(crate) person: u32,
+    /// The rules that gave its roles, the first of which counts for people who look.
+    pub(crate) rules: List<i64>,
+    /// The roles that they gave a [`Kind::Person`], by oid.
+    pub(crate) roles: List<u32>,
     pub(crate) provider: Text<64>,
     pub(crate) role: Text<64>,
     pub(crate) database: Text<64>,
@@ -40,6 +48,41 @@ pub(crate) struct Slot {
     pub(crate) address: Text<64>,
     pub(crate) subject: Text<2048>,
     pub(crate) identity: Text<2048>,
+}
+
+/// What a session logged in as. Zero is a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// A role that a rule gives.
+    Role = 0,
+    /// A person whose role is still being looked at.
+    Coming = 1,
+    /// A person.
+    Person = 2,
+}
+
+/// At most as many elements as one login gives roles.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct List<T> {
+    len: u16,
+    elements: [T; limits::GIVEN_ROLES],
+}
+
+impl<T: Copy> List<T> {
+    /// Takes what fits, and not more.
+    pub(crate) fn set(&mut self, elements: impl IntoIterator<Item = T>) {
+        self.len = 0;
+        for (place, element) in self.elements.iter_mut().zip(elements) {
+            *place = element;
+            self.len += 1;
+        }
+    }
+
+    pub(crate) fn get(&self) -> &[T] {
+        self.elements.get(..usize::from(self.len)).unwrap_or_default()
+    }
 }
 
 /// Text of at most so many bytes. All that a slot holds is bounded by names of core's and by the limits of a token.
@@ -77,7 +120,7 @@ impl<const BYTES: usize> fmt::Write for Text<BYTES> {
 impl Slot {
     /// A slot that nobody uses.
     pub(crate) fn free() -> Slot {
-        // SAFETY: integers, bools and bytes, for all of which zero is a value.
+        // SAFETY: integers, bools, bytes and a kind, for all of which zero is a value.
         unsafe { std::mem::zeroed() }
     }
 }
@@ -185,6 +228,18 @@ pub(crate) fn enter(fill: impl FnOnce(&mut Slot)) -> bool {
     });
     drop(held);
     entered.is_some()
+}
+
+/// Changes this process's slot, if it has a session. `change` runs under the lock: it only copies.
+pub(crate) fn change(change: impl FnOnce(&mut Slot)) {
+    let (Some(table), Some(number)) = (table(), mine()) else { return };
+    let mut held = table.lock.exclusive();
+    if let Some(slot) = table.slot(number, &mut held)
+        && slot.pid == my_pid()
+    {
+        change(slot);
+    }
+    drop(held);
 }
 
 /// Looks at each live session under the lock: `look` only looks, marks and signals.

@@ -11,6 +11,7 @@ use std::ffi::{CStr, CString};
 use std::os::fd::RawFd;
 use std::os::raw::c_int;
 use std::panic::{AssertUnwindSafe, UnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long core waits before it starts a worker again that ended with status 1.
@@ -108,6 +109,18 @@ pub(crate) fn wait(limit: Duration, socket: Option<RawFd>) -> Wake {
 /// Ends this worker with status 1: core starts it again (status 0 would be for ever).
 pub(crate) fn end() -> ! {
     startup::exit(1)
+}
+
+static IS_REGISTRY: AtomicBool = AtomicBool::new(false);
+
+/// Notes that this process is the registry worker.
+pub(crate) fn be_registry() {
+    IS_REGISTRY.store(true, Ordering::Relaxed);
+}
+
+/// Whether this process is the registry worker.
+pub(crate) fn is_registry() -> bool {
+    IS_REGISTRY.load(Ordering::Relaxed)
 }
 
 /// Connects this worker to `database` as the bootstrap superuser; where that cannot be, it ends (status 1). With None

@@ -5,12 +5,15 @@
 
 use super::registry;
 use crate::events::{self, Batch, Event, LOG};
+use crate::fail_point::fail_point;
 use crate::pg::append::append;
 use crate::pg::{catalog, report, startup, worker};
 use crate::settings;
 use pgrx::prelude::*;
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
 use std::fmt::Write as _;
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 /// Events that are written in one transaction.
@@ -62,9 +65,11 @@ impl Auditor {
     /// Writes a batch. True: it was a full one.
     fn store(&mut self) -> bool {
         let Some(batch) = events::oldest(BATCH) else { return false };
+        fail_point("registry_auditing");
         match worker::transaction(|| write(&batch)) {
             Ok(Ok(Written::All)) => {
                 events::done(&batch);
+                last_logins(&batch);
                 (self.not_before, self.said_at) = (None, None);
                 batch.events.len() == BATCH
             }
@@ -166,6 +171,37 @@ fn write(batch: &Batch) -> Result<Written, String> {
     let utf8 = catalog::database_is_utf8();
     let all = batch.events.iter().all(|event| append(&LOG, &values(event, utf8)));
     Ok(if all { Written::All } else { Written::NoTable })
+}
+
+/// Notes when people last logged in, to the hour. What cannot be written is not missed: it only counts for
+/// oidc.prune_identities, which looks at live sessions too.
+fn last_logins(batch: &Batch) {
+    let mut latest: BTreeMap<(String, String), i64> = BTreeMap::new();
+    for event in &batch.events {
+        let value = |column| event.values().find(|(name, _)| *name == column).map(|(_, value)| value);
+        let accepted = (value(c"event"), value(c"outcome")) == (Some("login"), Some("accepted"));
+        if let (true, Some(provider), Some(subject), Some(time)) =
+            (accepted, value(c"provider"), value(c"subject"), value(c"time"))
+        {
+            let time = time.parse().unwrap_or_default();
+            let known = latest.entry((provider.to_owned(), subject.to_owned())).or_insert(time);
+            *known = time.max(*known);
+        }
+    }
+    if latest.is_empty() {
+        return;
+    }
+    let statement = "UPDATE oidc.identity_role i SET last_login = to_timestamp(l.at / 1000000.0) \
+                       FROM unnest($1::text[], $2::text[], $3::bigint[]) l (provider, subject, at) \
+                      WHERE i.provider = l.provider AND i.subject = l.subject \
+                        AND (i.last_login IS NULL OR i.last_login < to_timestamp(l.at / 1000000.0) - interval '1 hour')";
+    let (people, times): (Vec<_>, Vec<_>) = latest.into_iter().unzip();
+    let (providers, subjects): (Vec<_>, Vec<_>) = people.into_iter().unzip();
+    let _ = worker::transaction(AssertUnwindSafe(|| {
+        Spi::connect_mut(|client| {
+            client.update(statement, None, &[providers.into(), subjects.into(), times.into()]).map(drop)
+        })
+    }));
 }
 
 fn values(event: &Event, utf8: bool) -> Vec<(&'static CStr, CString)> {

@@ -5,8 +5,10 @@ mod ending;
 mod fetching;
 mod keeping;
 mod keyring;
+mod provisioning;
 mod reading;
 mod registry;
+mod revoking;
 
 use crate::board::{self, Staff};
 use crate::pg::worker::{self, Spec};

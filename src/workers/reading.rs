@@ -5,6 +5,7 @@ use crate::pg::startup;
 use crate::rows;
 use pg_oidc_core::image::PolicyImage;
 use pg_oidc_core::limits;
+use pg_oidc_core::people::{Binding, Granted};
 use pg_oidc_core::provider::Provider;
 use pg_oidc_core::revocation::Revocation;
 use pg_oidc_core::row::RowError;
@@ -68,8 +69,10 @@ pub(crate) fn read(known: Option<i64>) -> Result<Found, String> {
         keeping::give_back(client, &mut providers)?;
         let rules = rules(client, &mut complaints)?;
         let revocations = revocations(client)?;
+        let (bindings, granted) = people_of(client)?;
         let image = PolicyImage::build(providers, rules.compiled)
             .and_then(|image| image.with_revocations(revocations))
+            .and_then(|mut image| image.set_people(bindings, granted).map(|()| image))
             .map_err(|error| error.to_string());
         let image = image.map(|image| {
             rules.broken_denials.iter().fold(image, |image, (name, id)| image.with_broken_denial(name, *id))
@@ -170,6 +173,56 @@ fn rule(tuple: &spi::SpiHeapTupleData<'_>) -> Result<RuleRow, spi::Error> {
         allow_privileged: tuple.get(14)?.unwrap_or_default(),
         enabled: true,
     })
+}
+
+/// Who has which role of her own, and which memberships were granted.
+pub(super) type People = (Vec<Binding>, Vec<Granted>);
+
+/// As the tables have them now.
+pub(super) fn people() -> Result<People, String> {
+    Spi::connect(people_of)
+}
+
+fn people_of(client: &spi::SpiClient<'_>) -> Result<People, String> {
+    Ok((bindings(client).map_err(sql)?, granted(client).map_err(sql)?))
+}
+
+fn bindings(client: &spi::SpiClient<'_>) -> Result<Vec<Binding>, spi::Error> {
+    let query = "SELECT i.provider, i.subject, i.role, i.role_oid::bigint FROM oidc.identity_role i";
+    let table = client.select(query, None, &[])?;
+    let mut bindings = Vec::with_capacity(table.len());
+    for tuple in table {
+        bindings.push(Binding {
+            provider: tuple.get(1)?.unwrap_or_default(),
+            subject: tuple.get(2)?.unwrap_or_default(),
+            role: tuple.get(3)?.unwrap_or_default(),
+            role_oid: oid(tuple.get(4)?),
+        });
+    }
+    Ok(bindings)
+}
+
+fn granted(client: &spi::SpiClient<'_>) -> Result<Vec<Granted>, spi::Error> {
+    let query = "SELECT g.member_oid::bigint, g.role_oid::bigint FROM oidc.granted_membership g";
+    let table = client.select(query, None, &[])?;
+    let mut granted = Vec::with_capacity(table.len());
+    for tuple in table {
+        granted.push(Granted { member: oid(tuple.get(1)?), role: oid(tuple.get(2)?) });
+    }
+    Ok(granted)
+}
+
+/// 0 for null.
+fn oid(oid: Option<i64>) -> u32 {
+    oid.and_then(|oid| u32::try_from(oid).ok()).unwrap_or_default()
+}
+
+/// A text that another one follows when people come or go. A standby looks at it: the primary's own changes of bindings
+/// and memberships do not move the generation.
+pub(super) fn people_mark() -> Result<String, String> {
+    let query = "SELECT concat_ws(' ', (SELECT concat_ws(' ', count(*), max(i.last_login)) FROM oidc.identity_role i), \
+                                       (SELECT concat_ws(' ', count(*), max(g.granted_at)) FROM oidc.granted_membership g))";
+    Spi::get_one::<String>(query).map(Option::unwrap_or_default).map_err(sql)
 }
 
 fn sql(error: spi::Error) -> String {

@@ -3,11 +3,15 @@
 use super::auditing::Auditor;
 use super::ending::Ender;
 use super::keeping::Keeper;
-use super::reading::{Complaint, Found, Reading, read};
+use super::provisioning::Provisioner;
+use super::reading::{self, Complaint, Found, Reading, read};
+use super::revoking::Unlocker;
 use crate::board::{self, Staff};
+use crate::fail_point::fail_point;
 use crate::pg::worker::Wake;
-use crate::pg::{catalog, report, worker};
+use crate::pg::{catalog, report, startup, worker};
 use crate::{rows, settings};
+use pg_oidc_core::image::PolicyImage;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,7 +44,9 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     }
     // Where there is no such database this ends the worker, and the next one comes to the line above.
     worker::connect(Some(&database));
+    worker::be_registry();
     CONNECTED.store(true, Ordering::Relaxed);
+    fail_point("registry_connected");
     worker::set(c"lock_timeout", LOCK_TIMEOUT);
     worker::set(c"statement_timeout", c"0");
     // What the owner of the database has set for all its sessions must not reach this one.
@@ -50,18 +56,22 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     worker::set(c"synchronous_commit", c"local");
     let mut keeper = Keeper::default();
     let mut auditor = Auditor::default();
-    let mut ender = Ender::default();
-    let mut published = None;
+    let mut provisioner = Provisioner::default();
+    let mut unlocker = Unlocker::default();
+    let mut desk = Desk::default();
     let mut read_at = Instant::now();
     loop {
         if read_at.elapsed() >= AGAIN {
-            published = None;
+            desk.published = None;
         }
-        if published.is_none() {
+        if desk.published.is_none() {
             read_at = Instant::now();
+            unlocker.learn();
         }
-        let pause = if publish(&mut published, &mut ender) { POLL } else { PAUSE };
-        let pause = pause.min(ender.end());
+        let pause = if desk.publish() { POLL } else { PAUSE };
+        desk.serve(&mut provisioner);
+        unlocker.unlock();
+        let pause = pause.min(desk.ender.end());
         keeper.keep();
         let pause = if auditor.audit() { Duration::ZERO } else { pause };
         if worker::wait(pause, None) == Wake::Stop {
@@ -83,9 +93,15 @@ fn leave() {
 fn await_database(name: &str) -> ! {
     worker::connect(None);
     CONNECTED.store(true, Ordering::Relaxed);
-    // What the policy was is not known here: sessions end by time alone.
-    let ender = Ender::default();
-    while !worker::transaction(|| catalog::database_exists(name)).unwrap_or(false) {
+    // What the policy was is not known here: while it may still be there, sessions end by time alone.
+    let mut ender = Ender::default();
+    loop {
+        match worker::transaction(|| catalog::database_exists(name)) {
+            Ok(true) => break,
+            // Its policy has gone with it, and what that gave too.
+            Ok(false) => ender.learn(None),
+            Err(_) => {}
+        }
         if worker::wait(PAUSE.min(ender.end()), None) == Wake::Stop {
             worker::end();
         }
@@ -94,65 +110,125 @@ fn await_database(name: &str) -> ! {
     worker::end();
 }
 
-/// Reads and publishes what changed; false if it must be tried again.
-fn publish(published: &mut Option<i64>, ender: &mut Ender) -> bool {
-    // The number first, the snapshot after it: whoever bumped the number had committed before.
-    let asked = board::asked();
-    let known = published.filter(|_| board::policy_generation() >= asked);
-    let found = match worker::transaction(move || read(known)) {
-        Ok(Ok(found)) => found,
-        Ok(Err(error)) | Err(error) => {
-            report::warning("could not read the OIDC policy", Some(&format!("{error}.")), None);
-            return false;
-        }
-    };
-    match found {
-        Found::Same => {}
-        Found::Nothing => {
-            *published = None;
-            if board::state() != board::State::Absent || board::policy_generation() != asked {
-                board::publish_absence(asked);
-            }
-            ender.learn(None);
-        }
-        Found::Policy(reading) => {
-            complain(&reading.complaints);
-            *published = Some(reading.generation);
-            put_up(&reading, asked);
-            // After the flip: whoever was let in by the old policy has a slot by now.
-            if let Ok(image) = &reading.image {
-                ender.learn(Some(image));
-            }
-        }
-    }
-    true
+/// What is published, and what it was made of.
+#[derive(Default)]
+struct Desk {
+    /// The generation of the policy; None: it is to be read again.
+    published: Option<i64>,
+    policy: Option<PolicyImage>,
+    /// What [`reading::people_mark`] gave last, on a standby.
+    people: String,
+    ender: Ender,
 }
 
-fn put_up(reading: &Reading, asked: u64) {
+impl Desk {
+    /// Reads and publishes what changed; false if it must be tried again.
+    fn publish(&mut self) -> bool {
+        // The number first, the snapshot after it: whoever bumped the number had committed before.
+        let asked = board::asked();
+        let known = self.published.filter(|_| board::policy_generation() >= asked);
+        fail_point("registry_reading");
+        let read = move || {
+            let found = read(known);
+            fail_point("registry_read");
+            found
+        };
+        let found = match worker::transaction(read) {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) | Err(error) => {
+                report::warning("could not read the OIDC policy", Some(&format!("{error}.")), None);
+                return false;
+            }
+        };
+        fail_point("registry_publishing");
+        match found {
+            Found::Same => self.follow(),
+            Found::Nothing => {
+                (self.published, self.policy) = (None, None);
+                if board::state() != board::State::Absent || board::policy_generation() != asked {
+                    board::publish_absence(asked);
+                }
+                self.ender.learn(None);
+            }
+            Found::Policy(reading) => {
+                complain(&reading.complaints);
+                self.published = Some(reading.generation);
+                let fits = put_up(&reading, asked);
+                // After the flip: whoever was let in by the old policy has a slot by now.
+                if let Ok(image) = &reading.image {
+                    self.ender.learn(Some(image));
+                }
+                // Kept only where people may come: it takes some hundred bytes a rule.
+                self.policy = reading.image.ok().filter(|image| fits && image.has_people());
+            }
+        }
+        true
+    }
+
+    /// Does what logins ask for, publishes it, and answers.
+    fn serve(&mut self, provisioner: &mut Provisioner) {
+        if self.policy.is_none() {
+            return;
+        }
+        let (changed, served) = provisioner.serve();
+        if changed {
+            self.publish_people();
+        }
+        served.answer();
+    }
+
+    /// Publishes bindings and memberships as they are now, with the rest as it was: nobody waits for another number.
+    fn publish_people(&mut self) {
+        let Some(policy) = &mut self.policy else { return };
+        let published =
+            worker::transaction(reading::people).and_then(|people| people).and_then(|(bindings, granted)| {
+                policy.set_people(bindings, granted).map_err(|error| error.to_string())?;
+                let bytes = board::encode_policy(policy)?;
+                board::publish_policy(&bytes, board::policy_generation()).map_err(|error| error.to_string())
+            });
+        match published {
+            Ok(()) => self.ender.learn(Some(policy)),
+            // All of it is read again, which says what is the matter.
+            Err(_) => self.published = None,
+        }
+    }
+
+    /// On a standby: follows what the primary did to people by itself.
+    fn follow(&mut self) {
+        if !startup::is_standby() {
+            return;
+        }
+        match worker::transaction(reading::people_mark).and_then(|mark| mark) {
+            Ok(mark) if mark == self.people => {}
+            Ok(mark) => {
+                self.people = mark;
+                self.publish_people();
+            }
+            Err(_) => self.published = None,
+        }
+    }
+}
+
+/// Publishes a policy; false: it cannot be, and tokens are refused.
+fn put_up(reading: &Reading, asked: u64) -> bool {
     let encoded = match &reading.image {
         Ok(image) => board::encode_policy(image),
         Err(error) => Err(error.clone()),
     };
-    match encoded {
-        Ok(bytes) => {
-            if let Err(too_large) = board::publish_policy(&bytes, asked) {
-                report::warning(
-                    "the OIDC policy does not fit into shared memory, token logins are refused",
-                    Some(&too_large.to_string()),
-                    Some("Raise \"pg_oidc.shared_memory\" and restart the server, or remove rules."),
-                );
-                board::publish_overflow(asked);
-            }
-        }
+    let (message, detail, hint) = match encoded.map(|bytes| board::publish_policy(&bytes, asked)) {
+        Ok(Ok(())) => return true,
+        Ok(Err(too_large)) => (
+            "the OIDC policy does not fit into shared memory, token logins are refused",
+            too_large.to_string(),
+            Some("Raise \"pg_oidc.shared_memory\" and restart the server, or remove rules."),
+        ),
         Err(error) => {
-            report::warning(
-                "the OIDC policy cannot be published, token logins are refused",
-                Some(&format!("{error}.")),
-                None,
-            );
-            board::publish_overflow(asked);
+            ("the OIDC policy cannot be published, token logins are refused", format!("{error}."), None)
         }
-    }
+    };
+    report::warning(message, Some(&detail), hint);
+    board::publish_overflow(asked);
+    false
 }
 
 fn complain(complaints: &[Complaint]) {

@@ -102,7 +102,7 @@ fn set_up(choice: Choice) -> Result<Stage> {
     let postgres = Postgres::find(choice)?;
 
     let step = Step::begin(format!("Building pg_oidc for PostgreSQL {}, release", postgres.major()));
-    let package = extension::build(&postgres, |line| step.note(line))?;
+    let package = extension::build(&postgres, extension::Use::Release, |line| step.note(line))?;
     step.done();
 
     let step = Step::begin("Copying the server, to put the extension into the copy");

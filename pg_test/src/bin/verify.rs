@@ -98,7 +98,7 @@ fn build_beside<'scope>(
     postgres: &'scope Postgres,
 ) -> ScopedJoinHandle<'scope, Result<Server>> {
     scope.spawn(|| {
-        let package = extension::build(postgres, |_| {})?;
+        let package = extension::build(postgres, extension::Use::Test, |_| {})?;
         Server::copy(postgres, Some(&package))
     })
 }
@@ -119,9 +119,10 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
-/// Has a cargo command build for this server, and for no other.
+/// Has a cargo command build for this server, and for no other; with what only tests have.
 fn build_for(command: &mut Command, postgres: &Postgres) {
-    command.arg("--no-default-features").arg(format!("--features=pg_oidc/pg{}", postgres.major()));
+    let features = format!("--features=pg_oidc/pg{},pg_oidc/fail_points", postgres.major());
+    command.arg("--no-default-features").arg(features);
     command.env("PGRX_PG_CONFIG_PATH", postgres.pg_config());
 }
 

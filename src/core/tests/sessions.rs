@@ -107,11 +107,12 @@ fn standing(provider: ProviderRow, rules: &[RuleRow], revocations: Vec<Revocatio
 fn n136_session_loses_its_ground() {
     let now = NOW * SECOND;
     let rule = || rule_row(1, &json!({"groups": "readers"}), "reader");
-    let ground = Ground { provider: "corp", subject: "u1", rule_id: 1, issued_at: Some(now - HOUR) };
+    let ground =
+        Ground { provider: "corp", subject: "u1", rules: &[1], person: None, issued_at: Some(now - HOUR) };
     let lost = |standing: &Standing| standing.lost(&ground, now);
     let kept = standing(provider_row(), &[rule()], vec![revocation("u2", i64::MAX, None)]);
     assert_eq!(lost(&kept), None);
-    assert_eq!(kept.lost(&Ground { rule_id: 2, ..ground }, now), Some(Cause::Rule));
+    assert_eq!(kept.lost(&Ground { rules: &[1, 2], ..ground }, now), Some(Cause::Rule));
     assert_eq!(kept.lost(&Ground { provider: "corp2", ..ground }, now), Some(Cause::Provider));
     assert_eq!(kept.lost(&Ground { subject: "u2", ..ground }, now), Some(Cause::Revoked));
     assert_eq!(lost(&Standing::default()), Some(Cause::Provider), "no policy at all");
