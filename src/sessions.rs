@@ -9,6 +9,7 @@ use crate::pg::port::Connection;
 use crate::pg::report;
 use crate::pg::slots::{self, Slot};
 use crate::pg::startup;
+use crate::turned_away;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::standing::{Cause, Ground};
 use std::ffi::CStr;
@@ -112,6 +113,8 @@ fn left(slot: &Slot) {
             slot.rule_id,
             slot.database.get(),
         ));
+    } else {
+        turned_away::note(slot);
     }
 }
 

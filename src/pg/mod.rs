@@ -3,6 +3,7 @@
 //! Everything above this module calls safe functions that take and give plain Rust values.
 
 pub(crate) mod append;
+pub(crate) mod authenticated;
 pub(crate) mod catalog;
 mod foreign_trigger;
 pub(crate) mod guc;
@@ -15,6 +16,7 @@ pub(crate) mod row;
 pub(crate) mod shmem;
 pub(crate) mod slots;
 pub(crate) mod startup;
+pub(crate) mod stored_password;
 pub(crate) mod transaction;
 pub(crate) mod wire;
 pub(crate) mod worker;
