@@ -10,6 +10,7 @@ use crate::pg::report;
 use crate::pg::slots::{self, Kind, Slot};
 use crate::pg::startup;
 use crate::requests;
+use crate::turned_away;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::standing::{Cause, Ground};
 use std::ffi::CStr;
@@ -140,6 +141,8 @@ fn left(slot: &Slot) {
             rule_id(slot),
             slot.database.get(),
         ));
+    } else {
+        turned_away::note(slot);
     }
 }
 

@@ -10,6 +10,7 @@ mod document;
 mod door;
 mod explain;
 mod fail_points;
+mod fallback;
 mod faults;
 mod floods;
 mod guarded_file;
