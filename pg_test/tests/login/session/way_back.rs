@@ -143,7 +143,10 @@ fn n132_roles_that_may_create_roles() -> Result<()> {
     let name = "creator";
     stage().provider(name)?;
     let admin = stage().admin()?;
-    admin.rows("CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE other_role LOGIN")?;
+    admin.rows(
+        "CREATE ROLE creator LOGIN CREATEROLE; CREATE ROLE other_role LOGIN; \
+                GRANT other_role TO creator WITH ADMIN OPTION",
+    )?;
     admin.rows(&rule_with(name, &json!({ "sub": name }), name, &[("allow_privileged", "true")]))?;
     let session = stage().session(name, &good(name).sign(&keys().ec))?;
     for sql in [
