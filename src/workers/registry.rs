@@ -3,13 +3,13 @@
 use super::auditing::Auditor;
 use super::ending::Ender;
 use super::keeping::Keeper;
-use super::provisioning::Provisioner;
+use super::provisioning::{Provisioner, Served};
 use super::reading::{self, Complaint, Found, Reading, read};
 use super::revoking::Unlocker;
 use crate::board::{self, Staff};
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, startup, worker};
-use crate::{rows, settings};
+use crate::{requests, rows, settings};
 use pg_oidc_core::image::PolicyImage;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -110,6 +110,8 @@ struct Desk {
     policy: Option<PolicyImage>,
     /// What [`reading::people_mark`] gave last, on a standby.
     people: String,
+    /// Requests to be answered once what came of them is published.
+    served: Served,
     ender: Ender,
 }
 
@@ -118,6 +120,7 @@ impl Desk {
     fn publish(&mut self) -> bool {
         // The number first, the snapshot after it: whoever bumped the number had committed before.
         let asked = board::asked();
+        let followers = requests::asked_to_follow();
         let known = self.published.filter(|_| board::policy_generation() >= asked);
         let found = match worker::transaction(move || read(known)) {
             Ok(Ok(found)) => found,
@@ -146,6 +149,9 @@ impl Desk {
                 self.policy = reading.image.ok().filter(|_| fits);
             }
         }
+        if self.published.is_some() {
+            requests::note_followed(followers);
+        }
         true
     }
 
@@ -155,10 +161,16 @@ impl Desk {
             return;
         }
         let (changed, served) = provisioner.serve();
+        self.served.add(served);
         if changed {
             self.publish_people();
         }
-        served.answer();
+        // Else it is read and published again first: whoever is answered must find herself in it, and no login may
+        // take a membership of ours for somebody else's.
+        if self.published.is_some() {
+            requests::end_granting();
+            self.served.answer();
+        }
     }
 
     /// Publishes bindings and memberships as they are now, with the rest as it was: nobody waits for another number.
