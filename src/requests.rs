@@ -10,7 +10,7 @@ use crate::pg::slots;
 use serde::{Deserialize, Serialize};
 use std::ffi::CStr;
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// The name of its segment and its lock.
@@ -78,6 +78,12 @@ pub(crate) struct Desk {
     lock: Lock,
     /// The person's role from which memberships are being taken; 0: none.
     sweeping: AtomicU32,
+    /// Memberships may have been granted that the published policy does not know yet.
+    granting: AtomicBool,
+    /// How often logins on a standby have asked for what the primary has granted, and up to which of these it is
+    /// published.
+    asked: AtomicU64,
+    followed: AtomicU64,
     places: [Place; PLACES],
 }
 
@@ -259,6 +265,50 @@ pub(crate) fn begin_sweep(person: u32) {
 /// Whether memberships are being taken from this person's role at this moment.
 pub(crate) fn is_sweeping(person: u32) -> bool {
     desk().is_some_and(|desk| desk.sweeping.load(Ordering::SeqCst) == person)
+}
+
+/// Says that memberships are about to be granted; before the first of them is committed.
+pub(crate) fn begin_granting() {
+    if let Some(desk) = desk() {
+        desk.granting.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Says that all memberships that were granted are published.
+pub(crate) fn end_granting() {
+    if let Some(desk) = desk()
+        && desk.granting.swap(false, Ordering::SeqCst)
+    {
+        board::announce();
+    }
+}
+
+/// Whether there may be memberships of ours that are not published yet. To be asked after memberships were looked at: if
+/// it says no then, the published policy knows all of them that are ours.
+pub(crate) fn is_granting() -> bool {
+    desk().is_some_and(|desk| desk.granting.load(Ordering::SeqCst))
+}
+
+/// On a standby: waits at most `limit` until what the primary has granted, as far as it is seen here, is published.
+pub(crate) fn follow(limit: Duration) -> bool {
+    let Some(desk) = desk() else { return false };
+    let asked = desk.asked.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+    board::wake(Staff::Registry);
+    board::wait_until(limit, || desk.followed.load(Ordering::SeqCst) >= asked)
+}
+
+/// How often was asked for it; for the worker, before it looks.
+pub(crate) fn asked_to_follow() -> u64 {
+    desk().map_or(0, |desk| desk.asked.load(Ordering::SeqCst))
+}
+
+/// Says that it is published for those who have asked so far.
+pub(crate) fn note_followed(asked: u64) {
+    if let Some(desk) = desk()
+        && desk.followed.swap(asked, Ordering::SeqCst) != asked
+    {
+        board::announce();
+    }
 }
 
 /// How many requests wait for the worker.

@@ -44,11 +44,12 @@ pub(crate) fn enter(decision: &Decision, connection: &Connection, now: i64) -> b
     })
 }
 
-/// Notes which role the person of this session has, and which roles it was given.
-pub(crate) fn settle(person: u32, roles: &[u32]) {
+/// Notes which role the person of this session has, and which roles it was given by which rules.
+pub(crate) fn settle(person: u32, roles: &[u32], rules: &[i64]) {
     slots::change(|slot| {
         slot.login = Kind::Person;
         slot.person = person;
+        slot.rules.set(rules.iter().copied());
         slot.roles.set(roles.iter().copied());
     });
 }

@@ -124,11 +124,12 @@ pub fn decide(
     let effort = Effort::new();
     let subject = Subject::new(&verified.claims, verified.email_trusted, &effort);
     denied(entry, &subject, request)?;
-    let (first, person) = match giving(policy, entry, &subject, request) {
-        Ok(rule) => (Given::by(rule, request.user, None), None),
-        Err(refusal) => {
+    let (first, person) = match giving(policy, entry, &subject, request)? {
+        Giving::By(rule) => (Given::by(rule, request.user, None), None),
+        Giving::Not { stale } => {
             let who = Who { subject: &verified.subject, identity: &verified.identity };
-            let person = person::decide(policy, entry, who, &subject, request)?.ok_or(refusal)?;
+            let person = person::decide(policy, entry, who, &subject, request)?
+                .ok_or_else(|| why_not(stale, entry, &subject, request))?;
             (person.given.first().cloned().ok_or(Refusal::NoRule)?, Some(person))
         }
     };
@@ -191,13 +192,24 @@ pub(crate) fn denied(
     }
 }
 
+/// Whether a rule gives the requested role.
+pub(crate) enum Giving<'a> {
+    /// This one does, before all others.
+    By(&'a ArchivedRule),
+    /// None does; `stale`: one would, if the role were still the one that it was written for.
+    Not { stale: bool },
+}
+
 /// The first rule that gives the requested role. None gives a role that is somebody's own.
+///
+/// # Errors
+/// [`Refusal::PatternsTooCostly`].
 pub(crate) fn giving<'a>(
     policy: &ArchivedPolicyImage,
     entry: &'a ArchivedPolicyEntry,
     subject: &Subject<'_>,
     request: &Request<'_>,
-) -> Result<&'a ArchivedRule, Refusal> {
+) -> Result<Giving<'a>, Refusal> {
     let personal = policy.is_personal(request.role_oid) || policy.is_personal_name(request.user);
     let mut stale = false;
     let gives = entry.allows.first(subject, |rule| {
@@ -217,19 +229,25 @@ pub(crate) fn giving<'a>(
     if subject.effort.is_spent() {
         return Err(Refusal::PatternsTooCostly);
     }
-    if let Some(rule) = gives {
-        return Ok(rule);
-    }
-    // Only to say why.
-    Err(if stale && request.role_oid == 0 {
-        Refusal::RoleMissing
-    } else if stale {
-        Refusal::RoleReplaced
-    } else if entry.allows.first(subject, |rule| rule.counts(subject, request)).is_some() {
+    Ok(gives.map_or(Giving::Not { stale }, Giving::By))
+}
+
+/// Why a login that no rule gives its role, and that is no identity login, is refused. Looks through all rules again:
+/// after everything else.
+pub(crate) fn why_not(
+    stale: bool,
+    entry: &ArchivedPolicyEntry,
+    subject: &Subject<'_>,
+    request: &Request<'_>,
+) -> Refusal {
+    let counts = || entry.allows.first(subject, |rule| rule.counts(subject, request)).is_some();
+    if stale {
+        if request.role_oid == 0 { Refusal::RoleMissing } else { Refusal::RoleReplaced }
+    } else if counts() {
         Refusal::UserNotMapped
     } else if request.replication != Replication::None {
         Refusal::ReplicationRefused
     } else {
         Refusal::NoRule
-    })
+    }
 }

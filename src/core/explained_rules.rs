@@ -1,6 +1,6 @@
 //! What the rules give, for an explanation: those that count, those that nearly do, and what comes of it.
 
-use crate::decision::{self, Given, Request};
+use crate::decision::{self, Given, Giving, Request};
 use crate::explanation::{Explanation, Passed};
 use crate::image::{ArchivedPolicyEntry, ArchivedPolicyImage};
 use crate::near::{self, Near};
@@ -90,8 +90,8 @@ fn login(
     request: &Request<'_>,
 ) {
     let user = shown(request.user);
-    let refusal = match decision::giving(policy, entry, subject, request) {
-        Ok(rule) => {
+    let stale = match decision::giving(policy, entry, subject, request) {
+        Ok(Giving::By(rule)) => {
             let id = rule.id.to_native();
             let detail = format!("Session user and current user would be {user}, by rule {id}.");
             explanation.note("role login", Passed::Yes, detail);
@@ -99,11 +99,12 @@ fn login(
             explanation.decided = Some(Given::by(rule, request.user, Some(request.role_oid)));
             return;
         }
-        Err(refusal) => refusal,
+        Ok(Giving::Not { stale }) => stale,
+        Err(refusal) => return explanation.refuse("role login", refusal),
     };
     match person::decide(policy, entry, who, subject, request) {
         Ok(None) => {
-            explanation.refuse("role login", refusal);
+            explanation.refuse("role login", decision::why_not(stale, entry, subject, request));
             explanation.note(
                 "identity login",
                 Passed::NotChecked,

@@ -88,6 +88,9 @@ pub(crate) fn own(
     }
     let naming = entry.provider.naming.as_ref();
     let name = naming.and_then(|naming| naming.role(who.identity, subject.effort));
+    if name.is_none() && subject.effort.is_spent() {
+        return Err(Refusal::PatternsTooCostly);
+    }
     if name.as_deref() != Some(request.user) {
         Ok(None)
     } else if policy.is_personal_name(request.user) || policy.is_personal(request.role_oid) {

@@ -75,6 +75,7 @@ refusals! {
     RolePrivileged { why: String } = "role_privileged", 101, FINAL, "The role is privileged, and the rule does not say allow_privileged.";
     IdentityMismatch = "identity_mismatch", 114, FINAL, "The role of that name is bound to another identity.";
     RoleNotBound = "role_not_bound", 110, FINAL, "The role is not bound to the identity of the token; an existing role is never taken for a person's own.";
+    RoleInherits = "role_inherits", 131, FINAL, "The person's own role has INHERIT, and in PostgreSQL 15 each of her sessions would have the rights of all her roles at once.";
     TooManyRoles { limit: usize } = "too_many_roles", 16, FINAL, "The rules give the identity more roles than one session can have.";
     NamedByRule = "named_by_rule", 110, FINAL, "A rule gives a role of that name, so no person's own role gets it.";
     ProvisioningOnStandby = "provisioning_on_standby", 0, FINAL, "The person's role would have to be made, or made a member of another, and the server is a standby.";

@@ -185,7 +185,7 @@ fn admit(
     {
         return Err(Refusal::ConnectDenied);
     }
-    Ok(Grant { bounds: Bounds { roles: vec![role.oid], is_ours: board::has_granted }, start: None, decision })
+    Ok(Grant { bounds: Bounds { roles: vec![role.oid], is_ours: person::is_ours }, start: None, decision })
 }
 
 fn left(end: Instant) -> Duration {

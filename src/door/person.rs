@@ -23,6 +23,7 @@ use crate::settings::Login;
 use pg_oidc_core::decision::{Decision, Given};
 use pg_oidc_core::person::Person;
 use pg_oidc_core::refusal::Refusal;
+use std::cell::Cell;
 use std::time::Instant;
 
 /// A role that she is given, as the catalog has it.
@@ -48,25 +49,34 @@ pub(super) fn admit(
     decision.allow_privileged = mapped.iter().any(|role| role.allow_privileged);
     let base = base(person, &roles)?;
     let given: Vec<u32> = mapped.iter().map(|role| role.oid).collect();
-    let coming = Coming { decision: &decision, roles: &roles, given: &given, base, end };
-    let own = match roles.find(&decision.role, board::has_granted) {
+    let rules: Vec<i64> = mapped.iter().map(|role| role.rule_id).collect();
+    let ledger = Ledger { end, unsure: Cell::new(false) };
+    let coming = Coming { decision: &decision, roles: &roles, given: &given, base, end, ledger: &ledger };
+    let own = match coming.own() {
         Some(own) if person.bound => own,
         _ => coming.make()?,
     };
     own.admits(decision.allow_privileged, startup::now())?;
-    sessions::settle(own.oid, &given);
-    board::wait_until(left(end), || !requests::is_sweeping(own.oid));
+    sessions::settle(own.oid, &given, &rules);
+    if !board::wait_until(left(end), || !requests::is_sweeping(own.oid)) {
+        return Err(Refusal::ProvisioningBehind);
+    }
     coming.join(&own)?;
     let memberships = catalog::roles_of(own.oid);
+    if own.inherits && memberships.iter().any(|role| Some(*role) != base && ledger.is_ours(own.oid, *role)) {
+        return Err(Refusal::RoleInherits);
+    }
     let here = database::find(&connection.database);
     if !here.is_some_and(|database| database.admits(own.oid, own.superuser)) {
         return Err(Refusal::ConnectDenied);
     }
     coming.mention_surplus(person, &own, &memberships);
     let by_others =
-        memberships.into_iter().filter(|role| !board::has_granted(own.oid, *role) && !given.contains(role));
-    let bounds =
-        Bounds { roles: given.iter().copied().chain(by_others).collect(), is_ours: board::has_granted };
+        memberships.into_iter().filter(|role| !given.contains(role) && !ledger.is_ours(own.oid, *role));
+    let bounds = Bounds { roles: given.iter().copied().chain(by_others).collect(), is_ours };
+    if ledger.unsure.get() {
+        return Err(Refusal::ProvisioningBehind);
+    }
     Ok(Grant { start: Some(first.name.clone()), bounds, decision })
 }
 
@@ -116,6 +126,40 @@ fn base(person: &Person, roles: &Roles) -> Result<Option<u32>, Refusal> {
     }
 }
 
+/// Whether a membership that a session comes upon is ours. What is being granted at this moment may not be published yet:
+/// until it is, all memberships of people's own roles count as ours. So does, on a standby, what the primary has granted.
+pub(super) fn is_ours(member: u32, role: u32) -> bool {
+    // In this order: what was granted before is published by then.
+    let behind = requests::is_granting() || startup::is_standby();
+    (behind && board::read(|policy, _| policy.is_personal(member)).unwrap_or(true))
+        || board::has_granted(member, role)
+}
+
+/// Which memberships are ours: those that the published policy knows, once it knows all that are committed.
+struct Ledger {
+    end: Instant,
+    /// That was not reached in time.
+    unsure: Cell<bool>,
+}
+
+impl Ledger {
+    /// To be asked after the membership was looked at. Waits where it may be one that is not published yet.
+    fn is_ours(&self, member: u32, role: u32) -> bool {
+        if board::has_granted(member, role) {
+            return true;
+        }
+        let known = if startup::is_standby() {
+            requests::follow(left(self.end))
+        } else {
+            board::wait_until(left(self.end), || !requests::is_granting())
+        };
+        if !known {
+            self.unsure.set(true);
+        }
+        board::has_granted(member, role)
+    }
+}
+
 /// A person on her way in.
 struct Coming<'a> {
     decision: &'a Decision,
@@ -123,13 +167,19 @@ struct Coming<'a> {
     given: &'a [u32],
     base: Option<u32>,
     end: Instant,
+    ledger: &'a Ledger,
 }
 
 impl Coming<'_> {
+    /// Her role, if it is there. What is ours of its memberships makes it no more privileged than the decision.
+    fn own(&self) -> Option<Role> {
+        self.roles.find(&self.decision.role, |member, role| self.ledger.is_ours(member, role))
+    }
+
     /// Has her role made.
     fn make(&self) -> Result<Role, Refusal> {
         self.ask(What::Admit { make: true, roles: self.given.to_vec(), base: self.base })?;
-        self.roles.find(&self.decision.role, board::has_granted).ok_or(Refusal::ProvisioningBehind)
+        self.own().ok_or(Refusal::ProvisioningBehind)
     }
 
     /// Has her role made a member of what it is not a member of yet.
@@ -137,6 +187,9 @@ impl Coming<'_> {
         let lacking = self.lacking(own);
         if lacking.is_empty() {
             return Ok(());
+        }
+        if own.inherits && lacking.iter().any(|role| Some(*role) != self.base) {
+            return Err(Refusal::RoleInherits);
         }
         self.ask(What::Admit { make: false, roles: lacking.clone(), base: self.base })?;
         if !self.lacking(own).is_empty() {
@@ -189,15 +242,19 @@ impl Coming<'_> {
         if startup::is_standby() {
             return;
         }
-        let elsewhere: Vec<u32> = elsewhere
+        let needed = |role: &u32| self.given.contains(role) || self.base == Some(*role);
+        let mut surplus: Vec<u32> = memberships
             .iter()
-            .filter_map(|given| given.role_oid.or_else(|| catalog::role_oid(&given.role)))
+            .copied()
+            .filter(|role| !needed(role) && board::has_granted(own.oid, *role))
             .collect();
-        let needed =
-            |role: &u32| self.given.contains(role) || self.base == Some(*role) || elsewhere.contains(role);
-        let surplus =
-            memberships.iter().copied().filter(|role| !needed(role) && board::has_granted(own.oid, *role));
-        let surplus: Vec<u32> = surplus.collect();
+        if !surplus.is_empty() {
+            let elsewhere: Vec<u32> = elsewhere
+                .iter()
+                .filter_map(|given| given.role_oid.or_else(|| catalog::role_oid(&given.role)))
+                .collect();
+            surplus.retain(|role| !elsewhere.contains(role));
+        }
         if !surplus.is_empty() {
             requests::mention(&self.request(What::Sweep { person: own.oid, roles: surplus }));
         }

@@ -12,6 +12,8 @@ pub(crate) struct Role {
     pub(crate) oid: u32,
     pub(crate) superuser: bool,
     pub(crate) can_login: bool,
+    /// It has the rights of every role that it is a member of. From 16 on each grant says so, and this is false.
+    pub(crate) inherits: bool,
     /// `VALID UNTIL` in microseconds since 1970; core ignores it under `trust`.
     pub(crate) valid_until: Option<i64>,
     /// Why the role is privileged, or None: itself, or any role that it is a member of.
@@ -76,7 +78,11 @@ impl Roles {
             }
             let (superuser, can_login, valid_until) = login_facts(oid)?;
             let privilege = privilege(oid, self.owner, aside);
-            Some(Role { oid: oid.to_u32(), superuser, can_login, valid_until, privilege })
+            #[cfg(feature = "pg15")]
+            let inherits = role_inherits(oid);
+            #[cfg(not(feature = "pg15"))]
+            let inherits = false;
+            Some(Role { oid: oid.to_u32(), superuser, can_login, inherits, valid_until, privilege })
         }
     }
 }

@@ -37,13 +37,19 @@ pub(super) struct Provisioner {
 }
 
 /// Requests that were served, to be answered once what came of them is published.
+#[derive(Default)]
 pub(super) struct Served(Vec<(Taken, Answer)>);
 
 impl Served {
+    /// Takes these too.
+    pub(super) fn add(&mut self, more: Served) {
+        self.0.extend(more.0);
+    }
+
     /// Answers them.
-    pub(super) fn answer(self) {
-        for (taken, answer) in &self.0 {
-            requests::answer(taken, *answer);
+    pub(super) fn answer(&mut self) {
+        for (taken, answer) in self.0.drain(..) {
+            requests::answer(&taken, answer);
         }
     }
 }
@@ -85,6 +91,7 @@ impl Provisioner {
                 }
             }
         }
+        requests::begin_granting();
         match worker::transaction(std::panic::AssertUnwindSafe(|| admit(request))) {
             Ok(Ok(answer)) => {
                 *changed |= answer == Answer::Done;

@@ -3,14 +3,14 @@
 use super::auditing::Auditor;
 use super::ending::Ender;
 use super::keeping::Keeper;
-use super::provisioning::Provisioner;
+use super::provisioning::{Provisioner, Served};
 use super::reading::{self, Complaint, Found, Reading, read};
 use super::revoking::Unlocker;
 use crate::board::{self, Staff};
 use crate::fail_point::fail_point;
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, startup, worker};
-use crate::{rows, settings};
+use crate::{requests, rows, settings};
 use pg_oidc_core::image::PolicyImage;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -118,6 +118,8 @@ struct Desk {
     policy: Option<PolicyImage>,
     /// What [`reading::people_mark`] gave last, on a standby.
     people: String,
+    /// Requests to be answered once what came of them is published.
+    served: Served,
     ender: Ender,
 }
 
@@ -126,6 +128,7 @@ impl Desk {
     fn publish(&mut self) -> bool {
         // The number first, the snapshot after it: whoever bumped the number had committed before.
         let asked = board::asked();
+        let followers = requests::asked_to_follow();
         let known = self.published.filter(|_| board::policy_generation() >= asked);
         fail_point("registry_reading");
         let read = move || {
@@ -162,6 +165,9 @@ impl Desk {
                 self.policy = reading.image.ok().filter(|image| fits && image.has_people());
             }
         }
+        if self.published.is_some() {
+            requests::note_followed(followers);
+        }
         true
     }
 
@@ -171,10 +177,16 @@ impl Desk {
             return;
         }
         let (changed, served) = provisioner.serve();
+        self.served.add(served);
         if changed {
             self.publish_people();
         }
-        served.answer();
+        // Else it is read and published again first: whoever is answered must find herself in it, and no login may
+        // take a membership of ours for somebody else's.
+        if self.published.is_some() {
+            requests::end_granting();
+            self.served.answer();
+        }
     }
 
     /// Publishes bindings and memberships as they are now, with the rest as it was: nobody waits for another number.

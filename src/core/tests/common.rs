@@ -18,6 +18,7 @@ use pg_oidc_core::image::{
 };
 use pg_oidc_core::keys::parse_jwks;
 use pg_oidc_core::limits::{SECOND, WIRE_BYTES};
+use pg_oidc_core::people::Binding;
 use pg_oidc_core::provider::{ProviderRow, compile_provider};
 use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::revocation::Revocation;
@@ -255,6 +256,7 @@ pub(crate) struct World {
     pub(crate) providers: Vec<(ProviderRow, Option<Value>)>,
     pub(crate) rules: Vec<RuleRow>,
     pub(crate) revocations: Vec<Revocation>,
+    pub(crate) bindings: Vec<Binding>,
     /// Microseconds.
     pub(crate) now: i64,
     pub(crate) fetched_at: i64,
@@ -278,6 +280,7 @@ impl World {
             providers: vec![(provider_row(), Some(json!({ "keys": keys })))],
             rules: vec![rule_row(1, &json!({"groups": "readers"}), "reader")],
             revocations: Vec::new(),
+            bindings: Vec::new(),
             now: NOW * SECOND,
             fetched_at: NOW * SECOND,
             role_oid: ROLE_OID,
@@ -370,7 +373,8 @@ impl World {
         let keyring = encode_keyring(&KeyringImage::build(keyring.collect()).unwrap()).unwrap();
         let keyring = check_keyring(&keyring).unwrap();
         let rules = self.rules.iter().map(|row| compile_rule(row).unwrap()).collect();
-        let policy = PolicyImage::build(compiled, rules).unwrap();
+        let mut policy = PolicyImage::build(compiled, rules).unwrap();
+        policy.set_people(self.bindings.clone(), vec![]).unwrap();
         let policy = encode_policy(&policy.with_revocations(self.revocations.clone()).unwrap()).unwrap();
         let policy = check_policy(&policy).unwrap();
 

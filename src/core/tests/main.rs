@@ -15,6 +15,8 @@
 //! patterns    B6   n096: expressions and globs against an obvious matcher (oracle)
 //! deny        B6   n097 and n099: rules that deny, and the order of rules
 //! derived     B6   n102 to n108: roles made of a token
+//! naming      B6   n102 to n105: names of people's own roles
+//! people      B6   n098, n110, n114: identity logins
 //! confines    B7   n123: databases, addresses, replication, validity
 //! condition        a match in words
 //! rows             what compile_provider accepts and refuses
@@ -48,8 +50,10 @@ mod kept;
 mod language;
 mod lookup;
 mod mapping;
+mod naming;
 mod oracle;
 mod patterns;
+mod people;
 mod refusals;
 mod rows;
 mod rule_rows;

@@ -17,6 +17,7 @@ use crate::common::{
     NOW, P256, REQUEST, ROLE_OID, World, b64, claims_with, provider_row, rule_row, token, token_raw,
     token_with_header,
 };
+use crate::people;
 
 #[test]
 fn codes_are_unique_snake_case() {
@@ -106,6 +107,9 @@ fn provoked() -> Vec<Refusal> {
         login(World { user: "writer", ..World::new() }, &good),
         login(with_role(0), &good),
         login(with_role(ROLE_OID + 1), &good),
+        people::refused("mate", 0, vec![people::binding("u2", "mate", 7)], &[]),
+        people::refused("mate", 7, vec![], &[]),
+        login(many_roles(), &token(&claims_with(json!({"upn": "mate@corp.example"})))),
         login(World { replication: Replication::Physical, ..World::new() }, &good),
         login(World::with_rules(vec![deny.clone()]), &good),
         login(
@@ -116,6 +120,13 @@ fn provoked() -> Vec<Refusal> {
         // The provider changes between the check of the token and the decision.
         between(ProviderRow { clock_skew_us: 1, ..provider_row() }, None),
     ]
+}
+
+/// Somebody who asks for her own role, in one group too many.
+fn many_roles() -> World {
+    let rule = |id: i64| rule_row(id, &json!({}), &format!("r{id}"));
+    let most = i64::try_from(limits::GIVEN_ROLES).unwrap();
+    World { rules: (0..=most).map(rule).collect(), ..people::world("mate", 0) }
 }
 
 fn revoking(until: i64, tokens_before: Option<i64>) -> World {

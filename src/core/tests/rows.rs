@@ -7,14 +7,14 @@ use serde_json::json;
 
 use crate::common::{P256, provider_row};
 
-fn provider(change: impl FnOnce(&mut ProviderRow)) -> Result<(), RowError> {
+pub(crate) fn provider(change: impl FnOnce(&mut ProviderRow)) -> Result<(), RowError> {
     let mut row = provider_row();
     change(&mut row);
     compile_provider(&row, false).map(|_| ())
 }
 
 #[track_caller]
-fn refused_provider(message: &str, change: impl FnOnce(&mut ProviderRow)) {
+pub(crate) fn refused_provider(message: &str, change: impl FnOnce(&mut ProviderRow)) {
     let error = provider(change).unwrap_err();
     assert!(error.message.contains(message), "{error:?}");
     in_style(&error);
@@ -207,15 +207,7 @@ fn n087_skew_and_other_times() {
 }
 
 #[test]
-fn provider_columns_that_are_not_built_yet() {
-    refused_provider("\"identity_pattern\" is not supported yet", |row| {
-        row.identity_pattern = Some(String::new())
-    });
-    refused_provider("\"identity_role\" is not supported yet", |row| {
-        row.identity_role = Some("\\1".to_owned())
-    });
-    refused_provider("\"auto_provision\" is not supported yet", |row| row.auto_provision = true);
-    refused_provider("\"base_role\" is not supported yet", |row| row.base_role = Some("base".to_owned()));
+fn session_limits() {
     for limit in ["8 hours", "", "None"] {
         refused_provider("\"session_limit\" must be 'token', 'none' or an interval", |row| {
             row.session_limit = limit.to_owned()
@@ -244,7 +236,7 @@ fn fingerprints_follow_the_row() {
         assert_ne!((changed.0 == source, changed.1 == revision), (true, true));
         assert!(changed.0 != source && changed.1 != revision);
     }
-    let same_keys: [fn(&mut ProviderRow); 14] = [
+    let same_keys: [fn(&mut ProviderRow); 17] = [
         |row| row.name.push('x'),
         |row| row.audiences.push(Some("two".to_owned())),
         |row| row.audiences = vec![Some("p".to_owned()), Some("g".to_owned())],
@@ -259,6 +251,12 @@ fn fingerprints_follow_the_row() {
         |row| row.clock_skew_us = 1,
         |row| row.max_token_age_us = Some(1),
         |row| row.enabled = false,
+        |row| row.base_role = Some("base".to_owned()),
+        |row| (row.identity_pattern, row.identity_role) = (Some("(.*)".to_owned()), Some("\\1".to_owned())),
+        |row| {
+            (row.identity_pattern, row.identity_role) = (Some("(.*)".to_owned()), Some("\\1".to_owned()));
+            row.auto_provision = true;
+        },
     ];
     let mut seen = vec![revision];
     for change in same_keys {
