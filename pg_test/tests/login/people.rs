@@ -6,6 +6,7 @@
 //! 4. sweeping.rs: what no rule gives any more is taken away, what others granted is not
 
 mod coming;
+mod handover;
 
 use std::sync::LazyLock;
 
