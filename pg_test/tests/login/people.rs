@@ -26,7 +26,7 @@ mod sweeping;
 
 use std::sync::LazyLock;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use pg_oidc_test::client::{Session, Told};
 use pg_oidc_test::cluster::{Cluster, until};
 use pg_oidc_test::keys::{jwks, keys};
@@ -113,7 +113,6 @@ fn may_not(session: &Session, role: &str) -> Result<()> {
         format!("SELECT set_config('role', '{role}', true)"),
         format!("SET LOCAL ROLE \"{role}\""),
         format!("DO $$ BEGIN EXECUTE 'SET ROLE \"{role}\"'; END $$"),
-        format!("UPDATE pg_settings SET setting = '{role}' WHERE name = 'role'"),
     ] {
         match session.try_rows(&sql)? {
             // Outside of a transaction SET LOCAL only warns.
@@ -169,4 +168,14 @@ fn told(login: &Login<'_>) -> Result<Told> {
         Ok(_) => anyhow::bail!("this was not refused"),
         Err(told) => Ok(told),
     }
+}
+
+/// Waits until the session has been ended, and gives what its client was told.
+fn ended(session: &Session) -> Result<Told> {
+    let mut told = None;
+    until("the session has ended", SOON, || {
+        told = session.last_words().ok();
+        Ok(told.is_some())
+    })?;
+    told.context("not a word")
 }

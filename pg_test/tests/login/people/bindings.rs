@@ -13,7 +13,9 @@ use pg_oidc_test::extension::Server;
 use pg_oidc_test::keys::keys;
 use serde_json::json;
 
-use super::{cluster, column, exists, ledger, login, may, may_not, memberships, of, session, told, users};
+use super::{
+    cluster, column, ended, exists, ledger, login, may, may_not, memberships, of, session, told, users,
+};
 use crate::stage::{SOON, reasons, refuses};
 
 #[test]
@@ -32,7 +34,7 @@ fn n110_existing_role_is_never_adopted() -> Result<()> {
     )?;
     cluster.admin("ALTER ROLE nora NOINHERIT")?;
     assert_eq!(users(&session(cluster, "nora", &["analyst"])?)?, ["nora", "analyst"]);
-    let other = of("nora", &["analyst"]).claim("sub", json!("sub-other")).sign(&keys().ec);
+    let other = of("nora", &["analyst"]).claim("sub", json!("sub-nora2")).sign(&keys().ec);
     refuses(cluster, &cluster.login("nora").password(other), "nora", "identity_mismatch")
 }
 
@@ -242,8 +244,7 @@ fn binding_that_goes_ends_the_session() -> Result<()> {
     for (person, change) in changes {
         let session = session(cluster, person, &["analyst"])?;
         cluster.admin(change)?;
-        until("the session has ended", SOON, || Ok(session.last_words().is_ok()))?;
-        let told = session.last_words()?;
+        let told = ended(&session)?;
         assert_eq!(
             told.detail.as_deref(),
             Some("The OIDC token session was ended: the role is not bound to its identity any more.")

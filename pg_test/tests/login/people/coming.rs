@@ -140,7 +140,8 @@ fn n098_without_a_rule_no_role_is_made() -> Result<()> {
     )?;
     refuses(cluster, &login(cluster, "dana", &["dana_gone"]), "dana", "role_missing")?;
     refuses(cluster, &login(cluster, "dana", &["dana_power"]), "dana", "role_privileged")?;
-    refuses(cluster, &login(cluster, "dana2", &["analyst"]), "dana", "user_not_mapped")?;
+    let other = cluster.login("dana").password(super::token("dana2", &["analyst"]));
+    refuses(cluster, &other, "dana", "user_not_mapped")?;
     ensure!(!exists(cluster, "dana")?);
     // Beside one that is to be had they do no harm.
     let session = session(cluster, "dana", &["dana_gone", "dana_power", "analyst"])?;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use pg_oidc_test::cluster::{Cluster, until};
 use serde_json::json;
 
-use super::{cluster, column, exists, login, session};
+use super::{cluster, column, ended, exists, login, session};
 use crate::scene::{quoted, text};
 use crate::stage::{SOON, reasons};
 
@@ -35,8 +35,7 @@ fn n136_every_rule_that_gave_a_role() -> Result<()> {
     )?;
     assert_eq!(both.value("SELECT 1")?.as_deref(), Some("1"), "changed, but there");
     cluster.admin("DELETE FROM oidc.role_mapping WHERE role = 'ground_b'")?;
-    until("the session has ended", SOON, || Ok(both.last_words().is_ok()))?;
-    let detail = both.last_words()?.detail;
+    let detail = ended(&both)?.detail;
     ensure!(
         detail.as_deref().is_some_and(|detail| detail.contains("the rule that gave its role")),
         "{detail:?}"
