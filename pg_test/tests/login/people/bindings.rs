@@ -208,10 +208,14 @@ fn n131_role_that_inherits() -> Result<()> {
         // Each grant says that it does not inherit.
         let session = session(cluster, "ursula", &["analyst"])?;
         let rights = session.value("SELECT pg_has_role('ursula', 'analyst', 'USAGE')")?;
-        return Ok(assert_eq!(rights.as_deref(), Some("f")));
+        assert_eq!(rights.as_deref(), Some("f"));
+        return Ok(());
     }
     refuses(cluster, &login(cluster, "ursula", &["analyst"]), "ursula", "role_inherits")?;
     ensure!(memberships(cluster, "ursula")?.is_empty());
+    let explained = "SELECT detail FROM oidc.explain_claims('corp', '{\"sub\": \"sub-ursula\", \
+                       \"upn\": \"ursula@corp.example\", \"groups\": [\"analyst\"]}', 'ursula', 'postgres') WHERE name = 'login'";
+    assert_eq!(cluster.admin_value(explained)?, "It would be refused: role_inherits.");
     // What an administrator granted is there for all of her sessions anyway.
     cluster.admin("GRANT analyst TO vera")?;
     let by_hand = session(cluster, "vera", &["analyst"])?;

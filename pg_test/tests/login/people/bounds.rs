@@ -4,13 +4,18 @@
 //! 1. two tokens of one person at once, and in two databases
 //! 2. grants by hand: those that stood before the login count, with what they lead to; later ones do not
 //! 3. another person's role: what was granted to it by us is not lent on
+//!    Nor what is being granted at this very moment.
 //! 4. parallel queries, functions
 //! 5. a superuser's role, with `allow_privileged` and without
 
-use anyhow::{Result, ensure};
-use pg_oidc_test::psql::Way;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use super::{cluster, login, may, may_not, memberships, session, told, users};
+use anyhow::{Result, anyhow, ensure};
+use pg_oidc_test::psql::Way;
+use pg_oidc_test::wire::{Heard, Wire};
+
+use super::{cluster, login, may, may_not, memberships, session, token, told, users};
 use crate::scene::admitted;
 use crate::stage::refuses;
 
@@ -129,6 +134,49 @@ fn n131_role_of_another_person() -> Result<()> {
     Ok(())
 }
 
+/// A membership is committed a moment before the published policy says that it is ours.
+#[test]
+fn n131_while_it_is_being_granted() -> Result<()> {
+    let cluster = cluster()?;
+    let starts_as_writer = |person: &str| -> Result<Heard> {
+        let mut wire = Wire::connect(cluster, Way::Tls)?;
+        wire.startup(&[("user", person), ("database", "postgres"), ("role", "writer")])?;
+        wire.hear()?;
+        wire.password(&token(person, &["analyst"]))?;
+        wire.outcome()
+    };
+    let mut tries = 0;
+    for round in 0..25 {
+        let person = &format!("lisa{round}");
+        drop(session(cluster, person, &["analyst"])?);
+        let done = AtomicBool::new(false);
+        tries += thread::scope(|scope| -> Result<usize> {
+            let others: Vec<_> = (0..3)
+                .map(|_| {
+                    scope.spawn(|| -> Result<usize> {
+                        let mut tries = 0;
+                        while !done.load(Ordering::Relaxed) {
+                            match starts_as_writer(person)? {
+                                Heard::Error(told) if told.field('C') == "42501" => tries += 1,
+                                other => anyhow::bail!("round {round}, try {tries}: {other:?}"),
+                            }
+                        }
+                        Ok(tries)
+                    })
+                })
+                .collect();
+            let granted =
+                session(cluster, person, &["analyst", "writer"]).and_then(|session| may(&session, "writer"));
+            done.store(true, Ordering::Relaxed);
+            granted?;
+            let tries = others.into_iter().map(|other| other.join().map_err(|_| anyhow!("panicked"))?);
+            tries.sum()
+        })?;
+    }
+    ensure!(tries >= 25, "only {tries} tries");
+    Ok(())
+}
+
 #[test]
 fn n131_parallel_queries_and_functions() -> Result<()> {
     let cluster = cluster()?;
@@ -151,7 +199,7 @@ fn n131_parallel_queries_and_functions() -> Result<()> {
     ensure!(format!("{plan:?}").contains("Gather"), "{plan:?}");
     let counted = "SELECT count(*), min(current_user), max(oidc.identity()) FROM parallel_bound";
     let expected = ["20000", "analyst", "lena@corp.example"].map(|text| Some(text.to_owned()));
-    assert_eq!(session.rows(counted)?, [expected.clone()]);
+    assert_eq!(session.rows(counted)?, std::slice::from_ref(&expected));
     session.rows("SET ROLE NONE; SET ROLE analyst")?;
     assert_eq!(session.rows(counted)?, [expected]);
     assert_eq!(session.value("SELECT become('analyst')")?.as_deref(), Some("analyst"));

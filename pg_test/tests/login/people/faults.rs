@@ -2,7 +2,8 @@
 //!
 //! 1. f022 Bindings and ledger locked: first logins are told to try again within the bound, and work afterwards.
 //! 2. f029 The worker stopped; f007 terminated; f006 killed: likewise, and nothing is left half done.
-//! 3. Logins that are given up free their places, and nobody is made for them.
+//! 3. The board is nearly full: nobody new is made, lest nobody at all comes in.
+//! 4. Logins that are given up free their places, and nobody is made for them.
 
 use std::process::Command;
 use std::thread;
@@ -30,13 +31,13 @@ fn stage() -> Result<Cluster> {
     Ok(cluster)
 }
 
-/// The login is told to try again, in time.
-fn told_to_retry(cluster: &Cluster, person: &str) -> Result<()> {
+/// The login is told to try again, in time, for this reason.
+fn told_to_retry(cluster: &Cluster, person: &str, reason: &str) -> Result<()> {
     let (mark, start) = (cluster.log_mark(), Instant::now());
     let told = super::told(&login(cluster, person, &["analyst"]))?;
     let took = start.elapsed();
     assert_eq!((told.severity.as_str(), told.code.as_str()), ("FATAL", "57P03"), "{told:?}");
-    assert_eq!(reasons(cluster, mark, person), ["provisioning_behind"]);
+    assert_eq!(reasons(cluster, mark, person), [reason]);
     ensure!(took < WAIT + LATE, "after {took:?}");
     Ok(())
 }
@@ -73,7 +74,7 @@ fn f022_tables_that_are_locked() -> Result<()> {
     {
         admin.rows(&format!("BEGIN; LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))?;
         old_comes(&cluster)?;
-        told_to_retry(&cluster, "new")?;
+        told_to_retry(&cluster, "new", "provisioning_behind")?;
         ensure!(!exists(&cluster, "new")?);
         admin.rows("COMMIT")?;
     }
@@ -81,7 +82,7 @@ fn f022_tables_that_are_locked() -> Result<()> {
     // A role that is locked by somebody who alters it.
     admin.rows("BEGIN; LOCK TABLE pg_auth_members IN SHARE ROW EXCLUSIVE MODE")?;
     old_comes(&cluster)?;
-    told_to_retry(&cluster, "new2")?;
+    told_to_retry(&cluster, "new2", "provisioning_behind")?;
     admin.rows("COMMIT")?;
     drop(session(&cluster, "new2", &["analyst"])?);
     calm(&cluster, &[&token("new", &["analyst"])])
@@ -92,7 +93,7 @@ fn f029_worker_that_is_stopped() -> Result<()> {
     let cluster = stage()?;
     let worker = registry(&cluster)?;
     signal("-STOP", &worker)?;
-    let outcome = old_comes(&cluster).and_then(|()| told_to_retry(&cluster, "new"));
+    let outcome = old_comes(&cluster).and_then(|()| told_to_retry(&cluster, "new", "provisioning_behind"));
     signal("-CONT", &worker)?;
     outcome?;
     assert_eq!(users(&session(&cluster, "new", &["analyst"])?)?, ["new", "analyst"]);
@@ -149,6 +150,32 @@ fn f006_worker_that_is_killed() -> Result<()> {
     assert_eq!(memberships(&cluster, "new")?, ["analyst"]);
     assert_eq!(cluster.admin_value("SELECT count(*) FROM oidc.identity_role")?, "2");
     Ok(())
+}
+
+#[test]
+fn board_that_is_nearly_full() -> Result<()> {
+    let cluster = builder()?.setting("pg_oidc.shared_memory", "1MB").start()?;
+    furnish(&cluster)?;
+    drop(session(&cluster, "old", &["analyst"])?);
+    let figure = |name: &str| -> Result<u64> {
+        Ok(cluster.admin_value(&format!("SELECT value FROM oidc.stat WHERE metric = '{name}'"))?.parse()?)
+    };
+    let capacity = figure("policy_capacity")?;
+    while figure("policy_bytes")? * 10 <= capacity * 9 {
+        cluster.admin(
+            "INSERT INTO oidc.role_mapping (provider, match, role) \
+             SELECT 'corp', jsonb_build_object('groups', 'fills ' || n), 'writer' FROM generate_series(1, 50) n",
+        )?;
+        // A login waits for the policy of now.
+        old_comes(&cluster)?;
+    }
+    told_to_retry(&cluster, "new", "provisioning_behind")?;
+    ensure!(cluster.log().contains("DETAIL:  The shared memory for the policy is nearly full."));
+    ensure!(!exists(&cluster, "new")?);
+    old_comes(&cluster)?;
+    cluster.admin("DELETE FROM oidc.role_mapping WHERE match->>'groups' LIKE 'fills %'")?;
+    drop(session(&cluster, "new", &["analyst"])?);
+    calm(&cluster, &[])
 }
 
 #[test]

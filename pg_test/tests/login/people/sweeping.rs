@@ -72,6 +72,9 @@ fn n111_what_is_to_be_kept_stays() -> Result<()> {
     assert_eq!(ledger(cluster, "carla")?, ["analyst", "writer"]);
     // Kept is not given.
     may_not(&session, "writer")?;
+    // It is looked at with each login, and changes nothing.
+    drop(self::session(cluster, "carla", &["analyst"])?);
+    assert_eq!(memberships(cluster, "carla")?, ["analyst", "writer"]);
     Ok(())
 }
 
