@@ -126,13 +126,26 @@ fn of_person(explanation: &mut Explanation, person: &Person, user: &str, databas
     let name = format!("role {user:?}");
     let allow_privileged = person.given.iter().any(|given| given.allow_privileged);
     let own = admit_but(user, None, allow_privileged, board::has_granted);
-    match own.and_then(|own| connects(&own, database)) {
+    match own.and_then(|own| lends_nothing(&own, person)).and_then(|own| connects(&own, database)) {
         Ok(()) => explanation.note(name, Passed::Yes, "It may log in here."),
         Err(Refusal::RoleMissing) if !person.bound => {
             explanation.note(name, Passed::NotChecked, "It would be made.");
         }
         Err(refusal) => explanation.refuse(name, refusal),
     }
+}
+
+/// As the door looks at a role that inherits: its memberships are all of somebody else's granting.
+fn lends_nothing(own: &Role, person: &Person) -> Result<Role, Refusal> {
+    let memberships = catalog::roles_of(own.oid);
+    let base = person.base_role.as_ref().and_then(|role| catalog::role_oid(role));
+    let ours = |role: &u32| Some(*role) != base && board::has_granted(own.oid, *role);
+    let given = person.given.iter().filter(|given| mapped(given).is_ok());
+    let mut given = given.filter_map(|given| catalog::role_oid(&given.role));
+    if own.inherits && (memberships.iter().any(ours) || given.any(|role| !memberships.contains(&role))) {
+        return Err(Refusal::RoleInherits);
+    }
+    Ok(own.clone())
 }
 
 /// Whether a person may have the role, which need not be one to log in with.

@@ -163,6 +163,8 @@ pub(crate) fn transaction<R>(work: impl FnOnce() -> R + UnwindSafe) -> Result<R,
         unsafe {
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
+            // As PostgresMain does between commands: else autovacuum never hears of what a worker writes (pgstat.c).
+            pg_sys::pgstat_report_stat(false);
         }
         Ok(result)
     }))

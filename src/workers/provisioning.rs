@@ -8,6 +8,7 @@
 //!
 //! Each request is one transaction, as the bootstrap superuser. Names go through `quote_identifier`.
 
+use crate::board;
 use crate::pg::{report, startup, worker};
 use crate::requests::{self, Answer, Request, Taken, What};
 use crate::sessions;
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// How often memberships that could not be taken away yet are looked at again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How full the room for the policy may be before nobody new is made, in percent: a policy that does not fit lets nobody
+/// in. What is left is for all requests that are served at once.
+const FULL: usize = 90;
 /// People whose memberships wait to be taken away; the next login of another asks again.
 const WAITING: usize = 1024;
 
@@ -91,6 +95,14 @@ impl Provisioner {
                 }
             }
         }
+        if is_full() {
+            report::warning(
+                &format!("could not provision role {:?}", request.role),
+                Some("The shared memory for the policy is nearly full."),
+                Some("Raise \"pg_oidc.shared_memory\" and restart the server, or remove rules."),
+            );
+            return Answer::Failed;
+        }
         requests::begin_granting();
         match worker::transaction(std::panic::AssertUnwindSafe(|| admit(request))) {
             Ok(Ok(answer)) => {
@@ -137,6 +149,11 @@ impl Provisioner {
     }
 }
 
+fn is_full() -> bool {
+    let full = |[policy, _]: [board::Fill; 2]| policy.bytes > policy.capacity / 100 * FULL;
+    board::fills().is_some_and(full)
+}
+
 impl Surplus {
     fn can_lose(&self, role: u32) -> bool {
         sessions::can_lose(self.person, role, &self.provider, &self.subject)
@@ -153,7 +170,7 @@ impl Surplus {
         self.roles = kept;
         let person = self.person;
         let taken = if free.is_empty() {
-            Ok(())
+            Ok(false)
         } else {
             worker::transaction(std::panic::AssertUnwindSafe(|| revoke_all(person, &free)))
                 .and_then(|taken| taken)
@@ -167,7 +184,7 @@ impl Surplus {
             );
             self.roles.extend(&free);
         }
-        taken.is_ok() && !free.is_empty()
+        taken.unwrap_or(false)
     }
 }
 
@@ -293,26 +310,29 @@ fn grant(client: &mut SpiClient<'_>, person: u32, role: u32, options: Options) -
     Ok(())
 }
 
-fn revoke_all(person: u32, roles: &[u32]) -> Result<(), String> {
-    Spi::connect_mut(|client| roles.iter().try_for_each(|role| revoke(client, person, *role)))
-        .map_err(|error: spi::Error| error.to_string())
+/// True: there was something to take away.
+fn revoke_all(person: u32, roles: &[u32]) -> Result<bool, String> {
+    let all = |client: &mut SpiClient<'_>| {
+        roles.iter().try_fold(false, |any, role| Ok(revoke(client, person, *role)? || any))
+    };
+    Spi::connect_mut(all).map_err(|error: spi::Error| error.to_string())
 }
 
-/// Takes a membership away that the ledger knows, unless it is to be kept.
-fn revoke(client: &mut SpiClient<'_>, person: u32, role: u32) -> Result<(), spi::Error> {
+/// Takes a membership away that the ledger knows, unless it is to be kept; false: there is none.
+fn revoke(client: &mut SpiClient<'_>, person: u32, role: u32) -> Result<bool, spi::Error> {
     let gone = client.update(
         "DELETE FROM oidc.granted_membership WHERE member_oid = $1 AND role_oid = $2 AND NOT keep RETURNING 1",
         None,
         &[oid(person), oid(role)],
     )?;
     if gone.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     if let Some((member, revoked)) = names(client, person, role)? {
         let (from, of) = (quote_identifier(&member), quote_identifier(&revoked));
         client.update(&format!("REVOKE {of} FROM {from}"), None, &[])?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The names of both, as long as both exist.

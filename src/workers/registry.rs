@@ -52,6 +52,8 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     // What the owner of the database has set for all its sessions must not reach this one.
     worker::set(c"role", c"none");
     worker::set(c"search_path", c"pg_catalog, pg_temp");
+    worker::set(c"default_transaction_read_only", c"off");
+    worker::set(c"session_replication_role", c"origin");
     // What another server has not confirmed yet must not hold it either.
     worker::set(c"synchronous_commit", c"local");
     let mut keeper = Keeper::default();
