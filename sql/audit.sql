@@ -1,12 +1,12 @@
 -- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
--- registry worker soon after.
-COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted and refused, sessions that were ended, and changes of providers, rules and revocations. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
+-- registry worker soon after, and so is what becomes of keys.
+COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted, refused and failed, sessions that were ended, changes of providers, rules and revocations, and what became of the providers'' keys. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
 COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
 COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
-COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''session_end''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
-COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'' or ''refused'' for a login, ''ended'' for a session, ''done'' for a change';
-COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log';
-COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule or revocation; null for a login whose token names no issuer of the policy';
+COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''password_login'' (see pg_oidc.password_fallback), ''session_end''; ''keys_changed'', ''keys_failed'' (the first failure in a row), ''keys_recovered'', ''keys_leaked''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'', ''refused'' or, after it was accepted, ''failed'' for a login, ''ended'' for a session, ''done'' for the others';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log; ''turned_away'' for a login that the server itself did not let in after all; why keys could not be fetched, or must not be in a key set';
+COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule, revocation or keys; null for a login whose token names no issuer of the policy';
 COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
 COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
 COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
@@ -17,13 +17,13 @@ COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; n
 COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
 COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
 COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
-COMMENT ON COLUMN oidc.audit_log.token_id IS 'The claim "jti" of a token whose signature was verified, if it has one';
-COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it';
+COMMENT ON COLUMN oidc.audit_log.token_id IS 'Which token it was, once its signature was verified: the claim "jti", else a hash of the token that is the same in this cluster only';
+COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it, or that fetched the keys';
 COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
 COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
-COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change';
-COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change';
-COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did';
+COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change; the "kid" of each usable key before it';
+COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change; the "kid" of each usable key after it, or of those that must not be in a key set';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did. Of keys_failed: detail, what failed in words';
 
 ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
 COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';

@@ -11,6 +11,7 @@ CREATE FUNCTION oidc.doctor_library()
                    (SELECT default_version FROM pg_available_extensions a WHERE a.name = 'pg_oidc') AS installed,
                    coalesce(current_setting('pg_oidc.database', true), '') AS policy_database,
                    current_setting('pg_oidc.allow_http', true) AS allow_http,
+                   current_setting('pg_oidc.password_fallback', true) AS password_fallback,
                    (SELECT setting::bigint FROM pg_settings s WHERE s.name = 'pg_oidc.wait_timeout') AS wait_ms,
                    (SELECT setting::bigint * 1000 FROM pg_settings s WHERE s.name = 'authentication_timeout') AS login_ms
         )
@@ -55,6 +56,13 @@ CREATE FUNCTION oidc.doctor_library()
                 'Keys of issuers on the loopback interface may be fetched without TLS.'] END,
             'Set "pg_oidc.allow_http" to off and restart the server; on is for tests.',
             'Keys are fetched over https only.') r
+         WHERE preloaded
+        UNION ALL
+        SELECT r.* FROM facts, oidc.check_result('password_fallback', 'warn',
+            CASE WHEN password_fallback = 'on' THEN ARRAY[
+                'Where a token is asked for, the stored password of a role opens a session too, whatever the policy says.'] END,
+            'Set "pg_oidc.password_fallback" to off and reload the server once everybody comes with a token.',
+            'Stored passwords are not accepted where a token is asked for.') r
          WHERE preloaded
     $$;
 COMMENT ON FUNCTION oidc.doctor_library() IS 'Checks of oidc.doctor(): the library, the policy database, settings';

@@ -29,9 +29,9 @@ CREATE FUNCTION oidc.explain_login(audit_id bigint)
                        login.database, login.client_address,
                        coalesce((login.facts->'replication')::boolean, false), login."time") e;
         ELSE
-            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'refused' THEN 'no' ELSE 'yes' END,
+            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'accepted' THEN 'yes' ELSE 'no' END,
                 format('It was %s. No claims were kept: the token did not pass the checks of a provider, or they were too long.',
-                       CASE login.outcome WHEN 'refused' THEN 'refused: ' || login.reason ELSE 'accepted' END);
+                       CASE login.outcome WHEN 'accepted' THEN 'accepted' ELSE login.outcome || ': ' || login.reason END);
         END IF;
     END
     $$;

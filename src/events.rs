@@ -6,11 +6,10 @@
 use crate::board::{self, Staff};
 use crate::pg::append::Table;
 use crate::pg::shmem::Lock;
-use pg_oidc_core::refusal::Refusal;
+use crate::tallies::{self, Count, Entry, Means, Outcome, Tallies};
 use std::ffi::CStr;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The audit table.
 pub(crate) const LOG: Table =
@@ -26,11 +25,6 @@ const WORDS: u64 = 512 * 1024;
 const HALF: u64 = WORDS / 2;
 /// Bytes of one event: subject, identity and facts at their bounds, and room.
 const EVENT_BYTES: usize = 24 * 1024;
-/// Pairs of provider and reason that are counted apart: far more than a server meets.
-const TALLIES: usize = 1024;
-/// Words of a provider's name beside its counts: it has at most 63 bytes.
-const SHOWN_WORDS: usize = 8;
-
 /// The columns of `oidc.audit_log` that an event may fill.
 const COLUMNS: [&CStr; 22] = [
     c"time",
@@ -50,11 +44,11 @@ const COLUMNS: [&CStr; 22] = [
     c"kid",
     c"token_id",
     c"pid",
-    c"facts",
     c"session_user",
     c"current_user",
     c"before",
     c"after",
+    c"facts",
 ];
 
 /// One event: columns of `oidc.audit_log` and their values as text; `time` in microseconds since the Unix epoch.
@@ -108,13 +102,6 @@ impl Event {
     }
 }
 
-/// How a login ended, as it is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Outcome<'a> {
-    Accepted,
-    Refused(&'a Refusal),
-}
-
 /// In shared memory, where zeroed bytes are an empty ring and no counts.
 #[repr(C)]
 pub(crate) struct Queue {
@@ -126,35 +113,12 @@ pub(crate) struct Queue {
     queued: AtomicU64,
     dropped: AtomicU64,
     stored: AtomicU64,
-    /// Logins whose provider and reason found no place among the tallies.
-    uncounted: AtomicU64,
     /// Logins that waited for a worker.
     waits: AtomicU64,
     /// Fetches of keys that failed, and that did not.
     fetches: [AtomicU64; 2],
-    tallies: [Tally; TALLIES],
+    tallies: Tallies,
     words: [AtomicU64; WORDS as usize],
-}
-
-/// How often logins of one provider ended in one way.
-#[repr(C)]
-struct Tally {
-    /// The hash of provider and ending; 0: free.
-    key: AtomicU64,
-    count: AtomicU64,
-    /// 0: accepted; else the place in [`Refusal::ALL`], from 1.
-    ending: AtomicU32,
-    provider: [AtomicU64; SHOWN_WORDS],
-}
-
-/// One line of the counts.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Count {
-    /// None: no configured provider's issuer was named.
-    pub(crate) provider: Option<String>,
-    /// None: accepted.
-    pub(crate) reason: Option<&'static str>,
-    pub(crate) count: u64,
 }
 
 /// How the ring stands.
@@ -197,14 +161,13 @@ fn queue() -> Option<&'static Queue> {
 }
 
 /// Counts a login, and puts its event, if any, into the ring.
-pub(crate) fn note(provider: Option<&str>, outcome: Outcome<'_>, event: Option<&Event>) {
+pub(crate) fn note(means: Means, provider: Option<&str>, outcome: Outcome<'_>, event: Option<&Event>) {
     let Some(queue) = queue() else { return };
     // Before the lock: under it nothing is allocated.
-    let ending = outcome.number();
-    let (key, shown) = (key(provider, ending), shown(provider.unwrap_or_default()));
+    let entry = Entry::new(means, provider, outcome);
     let record = event.map(Event::encode);
     let held = queue.lock.exclusive();
-    queue.count(key, ending, &shown);
+    queue.tallies.count(&entry);
     let reached_half = record.is_some_and(|record| queue.put(record.as_deref()));
     drop(held);
     if reached_half {
@@ -279,7 +242,7 @@ pub(crate) fn level() -> Option<Level> {
         capacity: WORDS * 8,
         stored: load(&queue.stored),
         dropped: load(&queue.dropped),
-        uncounted: load(&queue.uncounted),
+        uncounted: queue.tallies.uncounted(),
         waits: load(&queue.waits),
         fetches: queue.fetches.each_ref().map(load),
     };
@@ -291,27 +254,11 @@ pub(crate) fn level() -> Option<Level> {
 pub(crate) fn counts() -> Vec<Count> {
     let Some(queue) = queue() else { return Vec::new() };
     // Before the lock: under it nothing is allocated.
-    let mut found: Vec<(u64, u32, [u64; SHOWN_WORDS])> = Vec::with_capacity(TALLIES);
+    let mut found = tallies::room();
     let held = queue.lock.shared();
-    for tally in queue.tallies.iter().filter(|tally| tally.key.load(Ordering::Relaxed) != 0) {
-        let mut provider = [0; SHOWN_WORDS];
-        for (word, place) in provider.iter_mut().zip(&tally.provider) {
-            *word = place.load(Ordering::Relaxed);
-        }
-        found.push((tally.count.load(Ordering::Relaxed), tally.ending.load(Ordering::Relaxed), provider));
-    }
+    queue.tallies.copy(&mut found);
     drop(held);
-    let count = |(count, ending, provider): (u64, u32, [u64; SHOWN_WORDS])| {
-        let bytes: Vec<u8> =
-            provider.iter().flat_map(|word| word.to_le_bytes()).filter(|byte| *byte != 0).collect();
-        let place = usize::try_from(ending).ok().and_then(|ending| ending.checked_sub(1));
-        Count {
-            provider: (!bytes.is_empty()).then(|| String::from_utf8_lossy(&bytes).into_owned()),
-            reason: place.and_then(|place| Refusal::ALL.get(place)).map(|(code, ..)| *code),
-            count,
-        }
-    };
-    found.into_iter().map(count).collect()
+    found.iter().map(Entry::describe).collect()
 }
 
 impl Queue {
@@ -339,54 +286,6 @@ impl Queue {
         self.dropped.fetch_add(1, Ordering::Relaxed);
         false
     }
-
-    /// Counts one login. Under the lock.
-    fn count(&self, key: u64, ending: u32, provider: &[u64; SHOWN_WORDS]) {
-        for at in 0..TALLIES as u64 {
-            let tally = &self.tallies[(key.wrapping_add(at) % TALLIES as u64) as usize];
-            match tally.key.load(Ordering::Relaxed) {
-                0 => {
-                    tally.key.store(key, Ordering::Relaxed);
-                    tally.ending.store(ending, Ordering::Relaxed);
-                    for (place, word) in tally.provider.iter().zip(provider) {
-                        place.store(*word, Ordering::Relaxed);
-                    }
-                }
-                known if known != key => continue,
-                _ => {}
-            }
-            tally.count.fetch_add(1, Ordering::Relaxed);
-            return;
-        }
-        self.uncounted.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-impl Outcome<'_> {
-    fn number(self) -> u32 {
-        let Outcome::Refused(refusal) = self else { return 0 };
-        let place = Refusal::ALL.iter().zip(1..).find(|((code, ..), _)| *code == refusal.code());
-        place.map_or(0, |(_, place)| place)
-    }
-}
-
-/// Never 0.
-fn key(provider: Option<&str>, ending: u32) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (provider, ending).hash(&mut hasher);
-    hasher.finish().max(1)
-}
-
-/// A name as it is kept; a longer one, which no provider has, would be cut between two characters.
-fn shown(name: &str) -> [u64; SHOWN_WORDS] {
-    let end = (0..=name.len().min(SHOWN_WORDS * 8)).rev().find(|end| name.is_char_boundary(*end));
-    let mut words = [0; SHOWN_WORDS];
-    for (word, chunk) in words.iter_mut().zip(name.as_bytes()[..end.unwrap_or(0)].chunks(8)) {
-        let mut bytes = [0; 8];
-        bytes[..chunk.len()].copy_from_slice(chunk);
-        *word = u64::from_le_bytes(bytes);
-    }
-    words
 }
 
 #[cfg(test)]

@@ -17,6 +17,8 @@ mod rows;
 mod session;
 mod sessions;
 mod settings;
+mod tallies;
+mod turned_away;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod workers;
 

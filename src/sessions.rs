@@ -10,6 +10,7 @@ use crate::pg::report;
 use crate::pg::slots::{self, Kind, Slot};
 use crate::pg::startup;
 use crate::requests;
+use crate::turned_away;
 use pg_oidc_core::decision::Decision;
 use pg_oidc_core::standing::{Cause, Ground};
 use std::ffi::CStr;
@@ -140,11 +141,13 @@ fn left(slot: &Slot) {
             rule_id(slot),
             slot.database.get(),
         ));
+    } else {
+        turned_away::note(slot);
     }
 }
 
 /// The rule that gave its first role.
-fn rule_id(slot: &Slot) -> i64 {
+pub(crate) fn rule_id(slot: &Slot) -> i64 {
     slot.rules.get().first().copied().unwrap_or_default()
 }
 

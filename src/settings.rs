@@ -12,6 +12,8 @@ use std::time::Duration;
 pub(crate) struct Login {
     /// Refuse a token over plain TCP before it is asked for.
     pub(crate) require_tls: bool,
+    /// Try what cannot be a token as the role's stored password.
+    pub(crate) password_fallback: bool,
     /// How long a login may wait for workers: always well under authentication_timeout.
     pub(crate) wait: Duration,
     /// The longest token that is looked at, in bytes.
@@ -25,6 +27,7 @@ pub(crate) fn login() -> Login {
     let wait = i64::from(WAIT_TIMEOUT.get()).min(startup::authentication_timeout_ms() / 2);
     Login {
         require_tls: REQUIRE_TLS.get(),
+        password_fallback: PASSWORD_FALLBACK.get(),
         wait: Duration::from_millis(u64::try_from(wait).unwrap_or(0)),
         max_token_bytes: usize::try_from(MAX_TOKEN_SIZE.get()).unwrap_or(0),
         database: database(),
@@ -76,6 +79,7 @@ static DATABASE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::ne
 static HBA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static SHARED_MEMORY: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 static REQUIRE_TLS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static PASSWORD_FALLBACK: GucSetting<bool> = GucSetting::<bool>::new(false);
 static WAIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static MAX_TOKEN_SIZE: GucSetting<i32> = GucSetting::<i32>::new(limits::TOKEN_BYTES as i32);
 static HTTP_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -119,6 +123,15 @@ pub(crate) fn init() {
         c"Accept tokens only over TLS or a Unix-domain socket.",
         c"",
         &REQUIRE_TLS,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    // Off: a stored password opens the door whatever the policy says of its role. For the time of a migration.
+    GucRegistry::define_bool_guc(
+        c"pg_oidc.password_fallback",
+        c"Accept the role's stored password where a token is asked for.",
+        c"Only what cannot be a token is tried as a password.",
+        &PASSWORD_FALLBACK,
         GucContext::Sighup,
         GucFlags::default(),
     );

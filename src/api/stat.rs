@@ -4,14 +4,15 @@ use super::must_be_preloaded;
 use crate::board;
 use crate::events;
 use crate::requests;
+use crate::tallies::Means;
 
 /// One figure: what it counts, of which provider, outcome and reason, and how much.
 type Figure = (&'static str, Option<String>, Option<&'static str>, Option<&'static str>, i64);
 
 fn figures() -> Vec<Figure> {
     let logins = events::counts().into_iter().map(|count| {
-        let outcome = if count.reason.is_none() { "accepted" } else { "refused" };
-        ("logins", count.provider, Some(outcome), count.reason, number(count.count))
+        let metric = if count.means == Means::Token { "logins" } else { "password_logins" };
+        (metric, count.provider, Some(count.outcome), count.reason, number(count.count))
     });
     let mut figures: Vec<Figure> = logins.collect();
     let mut add = |name, value: u64| figures.push((name, None, None, None, number(value)));

@@ -130,6 +130,11 @@ pub(crate) fn source_of(jwks: &str) -> Option<u64> {
 }
 
 impl Key {
+    /// The `kid`, if it has one.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
+    }
+
     fn jwk(&self) -> String {
         let part = |bytes: &[u8]| Json::String(base64url::encode(bytes));
         let half = |point: &[u8], second: bool| {

@@ -10,6 +10,10 @@ pub const TOKEN_BYTES: usize = 16 * 1024;
 /// can raise the token size above it.
 pub const WIRE_BYTES: usize = 65_535;
 
+/// Bytes of a secret that may be tried as a role's password: far more than anybody types or a generator makes, and less
+/// than nearly any token has.
+pub const PASSWORD_BYTES: usize = 256;
+
 /// Bytes of the decoded JOSE header: it holds `alg`, `kid` and `typ`, and in real tokens at most one certificate
 /// chain (`x5c`), which is never read.
 pub const HEADER_BYTES: usize = 4096;

@@ -60,6 +60,7 @@ refusals! {
     NameInvalid = "name_invalid", 105, FINAL, "The requested user or database name is not UTF-8.";
     PasswordEmpty = "password_empty", 1, FINAL, "The password is empty.";
     PasswordMalformed = "password_malformed", 117, FINAL, "The password message does not follow the protocol.";
+    PasswordWrong { why: String } = "password_wrong", 0, FINAL, "It is neither a token nor a password that the role may log in with.";
     PolicyAbsent = "policy_absent", 0, FINAL, "There is no policy: the extension or its database does not exist.";
     PolicyOverflow = "policy_overflow", 0, FINAL, "The policy is too large to be published; the server log says which setting to raise.";
     WorkerMissing = "worker_missing", 0, FINAL, "A background worker has no slot to run in; see max_worker_processes.";
@@ -183,6 +184,7 @@ impl Refusal {
                 format!("{meaning} It is rule {rule}.")
             }
             Refusal::RolePrivileged { why } => format!("{meaning} The {why}."),
+            Refusal::PasswordWrong { why } if !why.is_empty() => format!("{meaning} {why}"),
             Refusal::ProviderDisabled { provider }
             | Refusal::KeysUnavailable { provider }
             | Refusal::KeysStale { provider }

@@ -27,6 +27,28 @@ impl std::fmt::Debug for Untrusted {
     }
 }
 
+/// Whether a secret may be a token, whole or broken, so that it must not be tried as a password.
+///
+/// Longer than [`limits::PASSWORD_BYTES`]; or, after white space, quotation marks and the word `Bearer`, it begins as a
+/// JSON object does (RFC 7515, section 7.2), or has a dot and begins as a JSON object in base64url does.
+pub fn may_be_token(secret: &[u8]) -> bool {
+    let bare = bare(secret);
+    // What follows the brace is a quotation mark or white space.
+    let object = bare.starts_with(b"ey") || bare.starts_with(b"ew");
+    secret.len() > limits::PASSWORD_BYTES || bare.starts_with(b"{") || object && bare.contains(&b'.')
+}
+
+/// What is left without what people paste along with a token.
+fn bare(secret: &[u8]) -> &[u8] {
+    let around = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b'\'');
+    let start = secret.iter().position(|byte| !around(byte)).unwrap_or(secret.len());
+    let secret = secret.get(start..).unwrap_or_default();
+    match secret.split_at_checked(7) {
+        Some((word, token)) if word.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii_start(),
+        _ => secret,
+    }
+}
+
 /// Parses a token of at most `max_bytes` bytes, and never more than [`limits::WIRE_BYTES`].
 ///
 /// # Errors

@@ -67,7 +67,7 @@ pub fn verify_for(
     if !signed(&untrusted, selected) {
         return Err(Refusal::SignatureInvalid);
     }
-    account.believe(&untrusted.claims, selected);
+    account.believe(&untrusted, selected);
     let facts = judge(&untrusted, &selected.checks, now, &mut Login)?;
     account.keep(&untrusted.claims, selected);
     Ok(Verified {

@@ -1,5 +1,6 @@
 //! The front door: from a secret to a decision, the same for every way in.
 
+mod fallback;
 pub(crate) mod password;
 mod person;
 mod trail;

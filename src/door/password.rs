@@ -8,34 +8,41 @@
 //! | `trust`, plain TCP while `pg_oidc.require_tls` is on | refuse before asking |
 //! | `trust`, the client goes away while asked | the backend ends in silence, as core's does |
 //! | `trust`, answer empty or not a password message | refuse |
+//! | `trust`, no token, while `pg_oidc.password_fallback` is on | see [`fallback`] |
 //! | `trust`, a token that the decision refuses | refuse, one constant line |
 //! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
 
-use super::{decide, trail};
+use super::{decide, fallback, trail};
 use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
 use crate::pg::wire::Answer;
+use crate::pg::{authenticated, startup};
 use crate::session::{self, Grant};
 use crate::settings::{self, Login};
 use pg_oidc_core::account::Account;
 use pg_oidc_core::refusal::Refusal;
+use pg_oidc_core::token;
 
 /// Judges a client on a guarded line. Every secret is wiped when this returns.
 pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -> Answer) -> Verdict {
     let settings = settings::login();
-    let mut account = Account::default();
+    let mut account = Account::salted(startup::system_identifier());
     let outcome = match before_asking(connection, line, &settings) {
         Err(refusal) => Err(refusal),
         Ok(()) => match ask() {
             Answer::Gone => return Verdict::Leave,
             Answer::Malformed => Err(Refusal::PasswordMalformed),
             Answer::Empty => Err(Refusal::PasswordEmpty),
+            Answer::Secret(secret) if settings.password_fallback && !token::may_be_token(secret.bytes()) => {
+                return fallback::authenticate(&secret, connection, &settings);
+            }
             Answer::Secret(secret) => decide(secret.bytes(), connection, &settings, &mut account),
         },
     };
     match outcome.and_then(begin) {
         Ok(grant) => {
+            authenticated::set(&grant.decision.identity);
             accepted(connection, &grant);
             trail::accepted(connection, &account, &grant);
             Verdict::Admit
@@ -67,7 +74,7 @@ fn begin(grant: Grant) -> Result<Grant, Refusal> {
 }
 
 /// What the client may know of a refusal.
-fn outward(refusal: &Refusal) -> Outward {
+pub(super) fn outward(refusal: &Refusal) -> Outward {
     match refusal {
         Refusal::TlsRequired => Outward::TlsRequired,
         other if other.retry() => Outward::Retry,

@@ -10,53 +10,79 @@
 //! | session_user | the role that it logs in with |
 //! | rule_id | the rule that gives the role, or the one that denies |
 
-use crate::events::{self, Event, Outcome};
+use crate::events::{self, Event};
 use crate::pg::port::Connection;
 use crate::pg::startup;
 use crate::session::Grant;
+use crate::tallies::{Means, Outcome};
+use crate::turned_away;
 use pg_oidc_core::account::Account;
 use pg_oidc_core::decision::Replication;
 use pg_oidc_core::refusal::Refusal;
 
 pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant) {
-    note(connection, account, Outcome::Accepted, |event| {
+    let event = token_event(connection, account, None).map(|mut event| {
         event.set(c"outcome", "accepted");
         event.set(c"role", grant.role());
         event.set(c"session_user", grant.decision.role.as_str());
         event.set(c"current_user", grant.role());
         event.set(c"rule_id", grant.decision.rule_id.to_string());
+        event
     });
+    events::note(Means::Token, account.provider.as_deref(), Outcome::Accepted, event.as_ref());
+    turned_away::expect(event);
 }
 
 pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refusal) {
-    note(connection, account, Outcome::Refused(refusal), |event| {
+    let event = token_event(connection, account, refusal.provider()).map(|mut event| {
         event.set(c"outcome", "refused");
         event.set(c"reason", refusal.code());
         event.set_some(c"rule_id", refusal.rule().map(|id| id.to_string()));
+        event
     });
+    let provider = account.provider.as_deref().or(refusal.provider());
+    events::note(Means::Token, provider, Outcome::Refused(refusal), event.as_ref());
 }
 
-fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending: impl FnOnce(&mut Event)) {
-    let provider = account.provider.as_deref().or(match outcome {
-        Outcome::Refused(refusal) => refusal.provider(),
-        Outcome::Accepted => None,
+pub(super) fn password_accepted(connection: &Connection) {
+    let event = event(connection, "password_login").map(|mut event| {
+        event.set(c"outcome", "accepted");
+        event.set(c"role", connection.user.as_str());
+        event
     });
-    // Nothing can be written there; its server log has a line for every login.
+    events::note(Means::Password, None, Outcome::Accepted, event.as_ref());
+}
+
+pub(super) fn password_refused(connection: &Connection, refusal: &Refusal) {
+    let event = event(connection, "password_login").map(|mut event| {
+        event.set(c"outcome", "refused");
+        event.set(c"reason", refusal.code());
+        event
+    });
+    events::note(Means::Password, None, Outcome::Refused(refusal), event.as_ref());
+}
+
+/// What is known of the connection; None where nothing can be written: its server log has a line for every login.
+fn event(connection: &Connection, name: &str) -> Option<Event> {
     if startup::is_standby() {
-        events::note(provider, outcome, None);
-        return;
+        return None;
     }
     let mut event = Event::default();
     event.set(c"time", startup::now().to_string());
-    event.set(c"event", "login");
-    ending(&mut event);
+    event.set(c"event", name);
     event.set(c"requested_user", connection.user.as_str());
     event.set(c"database", connection.database.as_str());
     event.set_some(c"client_address", connection.address.map(|address| address.to_string()));
     event.set(c"tls", connection.tls.to_string());
     event.set(c"application_name", connection.application_name.as_str());
     event.set(c"pid", std::process::id().to_string());
-    event.set_some(c"provider", provider);
+    Some(event)
+}
+
+/// The same and what is known of the token; `named` is the provider that a refusal names.
+fn token_event(connection: &Connection, account: &Account, named: Option<&str>) -> Option<Event> {
+    let mut event = event(connection, "login")?;
+    event.set_some(c"provider", account.provider.as_deref().or(named));
     event.set_some(c"kid", account.kid.as_deref());
     event.set_some(c"subject", account.subject.as_deref());
     event.set_some(c"identity", account.identity.as_deref());
@@ -66,5 +92,5 @@ fn note(connection: &Connection, account: &Account, outcome: Outcome<'_>, ending
         c"facts",
         account.facts.as_ref().map(|claims| format!("{{{replication}\"claims\":{claims}}}")),
     );
-    events::note(provider, outcome, Some(&event));
+    Some(event)
 }

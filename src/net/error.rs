@@ -94,6 +94,24 @@ impl fmt::Display for FetchError {
 impl Error for FetchError {}
 
 impl FetchError {
+    /// The kind of failure: snake_case, stable, for the audit.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::BadUrl(_) | Self::SchemeRefused(_) => "url_invalid",
+            Self::BadCa | Self::NoSystemRoots => "ca_invalid",
+            Self::BadProxy | Self::Proxy(_) => "proxy_failed",
+            Self::Resolve(_) => "resolve_failed",
+            Self::Connect(_) => "connect_failed",
+            Self::Tls(_) => "tls_failed",
+            Self::Timeout(_) => "timeout",
+            Self::Redirect(_) | Self::Status(_) => "status_unexpected",
+            Self::ContentType | Self::ContentEncoding | Self::TooLarge(_) | Self::BadAnswer(_) => {
+                "answer_invalid"
+            }
+            Self::Internal => "internal_error",
+        }
+    }
+
     /// Reads the chain of errors that reqwest returns from connecting, sending or reading.
     pub(crate) fn of(error: &reqwest::Error, reached: Phase, by_proxy: bool) -> Self {
         if let Some(unresolved) = find(error, |error| error.downcast_ref::<Unresolved>()) {

@@ -22,14 +22,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         .header("src/pg/server.h")
         .clang_arg(format!("-I{}", include.display()))
         .allowlist_type(
-            "Port|HbaLine|FormData_pg_auth_members|UserAuth|config_generic|config_string|RegisteredBgWorker",
+            "Port|HbaLine|FormData_pg_auth_members|UserAuth|LogConnectionOption|config_generic|config_string|RegisteredBgWorker",
         )
         .allowlist_function("sendAuthRequest|pq_startmsgread|pq_endmsgread|pq_getbyte|pq_getmessage")
         .allowlist_function("get_guc_variables|GetNumConfigOptions|find_option|guc_free|guc_strdup")
         .allowlist_function("SignalHandlerForConfigReload|SignalHandlerForShutdownRequest")
         .allowlist_function("nextval_internal")
         .allowlist_function("errstart|errcode|errmsg_internal|errdetail_internal|errhint|errfinish")
-        .allowlist_var("ClientAuthentication_hook|BackgroundWorkerList|MyProcPort|HbaFileName")
+        .allowlist_var("ClientAuthentication_hook|BackgroundWorkerList|MyProcPort|HbaFileName|MyClientConnectionInfo")
+        .allowlist_var("log_connections")
         .allowlist_var("ShutdownRequestPending|ConfigReloadPending|AUTH_REQ_PASSWORD")
         // The same types as pgrx binds, so that values pass between the two without a cast.
         .blocklist_type("StringInfoData|StringInfo|List|ListCell|Oid|BackgroundWorker|MemoryContext.*")

@@ -3,6 +3,7 @@
 //! Everything above this module calls safe functions that take and give plain Rust values.
 
 pub(crate) mod append;
+pub(crate) mod authenticated;
 pub(crate) mod catalog;
 pub(crate) mod database;
 mod foreign_trigger;
@@ -17,6 +18,7 @@ pub(crate) mod row;
 pub(crate) mod shmem;
 pub(crate) mod slots;
 pub(crate) mod startup;
+pub(crate) mod stored_password;
 pub(crate) mod transaction;
 pub(crate) mod wire;
 pub(crate) mod worker;

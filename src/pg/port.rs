@@ -94,6 +94,30 @@ pub(crate) fn current() -> Option<(Connection, Line)> {
     }
 }
 
+/// The file and the number of the HBA line that core matched for `port`.
+///
+/// # Safety
+/// As [`line()`].
+pub(super) unsafe fn hba_place(port: *mut server::Port) -> (String, i32) {
+    // SAFETY: as in `line`.
+    unsafe {
+        let hba = (*port).hba;
+        if hba.is_null() { (String::new(), 0) } else { (lossy(source_file(hba)), (*hba).linenumber) }
+    }
+}
+
+#[cfg(feature = "pg15")]
+unsafe fn source_file(_: *mut server::HbaLine) -> *const c_char {
+    // SAFETY: hba_file's variable; all lines come from there.
+    unsafe { server::HbaFileName }
+}
+
+#[cfg(not(feature = "pg15"))]
+unsafe fn source_file(hba: *mut server::HbaLine) -> *const c_char {
+    // SAFETY: as in `included`.
+    unsafe { (*hba).sourcefile }
+}
+
 #[cfg(feature = "pg15")]
 unsafe fn included(_: *mut server::HbaLine) -> bool {
     false // 15 has no include directives for HBA files

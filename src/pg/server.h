@@ -10,6 +10,9 @@
 #include "postmaster/bgworker_internals.h"
 #include "postmaster/interrupt.h"
 #include "storage/procsignal.h"
+#if PG_VERSION_NUM >= 180000
+#include "tcop/backend_startup.h"
+#endif
 #include "utils/elog.h"
 #include "utils/guc.h"
 #include "utils/guc_tables.h"

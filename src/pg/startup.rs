@@ -22,6 +22,19 @@ pub(crate) fn is_standby() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
+/// Whether this backend has not yet begun its session: whoever leaves now was turned away by core.
+pub(crate) fn is_starting() -> bool {
+    // SAFETY: miscadmin.h; a backend sets it to NormalProcessing when InitPostgres has returned (postgres.c,
+    // PostgresMain).
+    unsafe { pg_sys::Mode == pg_sys::ProcessingMode::InitProcessing }
+}
+
+/// The number that initdb gave this cluster; a standby has its primary's.
+pub(crate) fn system_identifier() -> u64 {
+    // SAFETY: xlog.c; from the control file, which is in memory before any backend is forked.
+    unsafe { pg_sys::GetSystemIdentifier() }
+}
+
 /// Microseconds since 1970 by the wall clock, the unit and epoch of every time in the decision.
 pub(crate) fn now() -> i64 {
     // SAFETY: gettimeofday in core's epoch (timestamp.h): 2000-01-01, 946,684,800 s after 1970.

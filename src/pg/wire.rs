@@ -6,6 +6,7 @@
 use super::server;
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use std::ffi::CStr;
 
 /// core's PG_MAX_AUTH_TOKEN_LENGTH (auth.c): the longest password message.
 const ANSWER_BYTES: i32 = 65_535;
@@ -32,6 +33,12 @@ impl Secret {
     pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: `data` is a palloc'd buffer of at least len + 1 bytes (stringinfo.h), owned by self.
         unsafe { std::slice::from_raw_parts(self.buffer.data.cast::<u8>(), self.len) }
+    }
+
+    /// The same with the closing NUL, as core takes passwords.
+    pub(super) fn text(&self) -> &CStr {
+        // SAFETY: as in `bytes`; `judge` saw one NUL, at `len`, before it made an `Answer::Secret` of this.
+        unsafe { CStr::from_ptr(self.buffer.data) }
     }
 }
 

@@ -210,7 +210,8 @@ fn values(event: &Event, utf8: bool) -> Vec<(&'static CStr, CString)> {
             value.to_owned()
         } else {
             // In JSON a backslash has to be one of JSON's own.
-            in_ascii(value, if column == c"facts" { r"\\" } else { r"\" })
+            let json = [c"before", c"after", c"facts"].contains(&column);
+            in_ascii(value, if json { r"\\" } else { r"\" })
         }
     };
     // A NUL comes neither in a startup packet nor in a token that is judged.

@@ -48,12 +48,12 @@ pub(super) struct Source {
     /// What stood before the set in hand, until that is published.
     before: Option<Before>,
     /// What the issuer should be told of the last set that came, used or not.
-    grave: Vec<String>,
+    grave: Vec<Grave>,
     /// What was last said of it.
-    alarmed: Vec<String>,
+    alarmed: Vec<Grave>,
     /// The key set that is being asked for.
     asked: String,
-    last_error: Option<String>,
+    last_error: Option<(&'static str, String)>,
     /// When an attempt has last ended, well or not; None before the first.
     attempted_at: Option<i64>,
 }
@@ -136,8 +136,8 @@ impl Source {
         source
     }
 
-    /// What the issuer should be told of its key set, as sentences: once, not at every fetch of the same set.
-    pub(super) fn alarms(&mut self) -> Vec<String> {
+    /// What the issuer should be told of its key set: once, not at every fetch of the same set.
+    pub(super) fn alarms(&mut self) -> Vec<Grave> {
         if self.alarmed == self.grave {
             return Vec::new();
         }
@@ -178,8 +178,18 @@ impl Source {
     pub(super) fn give_up(&mut self, now: Instant, wall: i64) {
         if let Some(before) = self.before.take() {
             (self.held, self.failures) = (before.held, before.failures);
-            self.fail("the key set does not fit into shared memory".to_owned(), now, wall);
+            self.fail("no_room", "the key set does not fit into shared memory", now, wall);
         }
+    }
+
+    /// The usable keys in hand.
+    pub(super) fn keys(&self) -> &[Key] {
+        &self.held.keys
+    }
+
+    /// Why the last attempt failed, as a code and in words; None: it did not.
+    pub(super) fn failure(&self) -> Option<(&'static str, &str)> {
+        self.last_error.as_ref().map(|(code, why)| (*code, why.as_str()))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -215,7 +225,7 @@ impl Source {
             reports: self.held.reports.clone(),
             origin: self.held.origin.clone(),
             next_fetch_at: until_next.map(|us| wall.saturating_add(i64::try_from(us).unwrap_or(i64::MAX))),
-            last_error: self.last_error.clone(),
+            last_error: self.last_error.as_ref().map(|(_, why)| why.clone()),
         })
     }
 
@@ -276,11 +286,11 @@ impl Source {
     ) -> Step {
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
         match (stage, answer) {
-            (_, Err(error)) => self.fail(error.to_string(), now, wall),
+            (_, Err(error)) => self.fail(error.code(), &error.to_string(), now, wall),
             (Stage::Discovering, Ok(Response::Fresh { body, .. })) => {
                 match discovery::parse(&body, &self.provider.issuer, network.allow_http) {
                     Ok(uri) => Step::Ask(self.ask_for_keys(uri, network)),
-                    Err(error) => self.fail(error.to_string(), now, wall),
+                    Err(error) => self.fail("discovery_invalid", &error.to_string(), now, wall),
                 }
             }
             (Stage::Fetching, Ok(Response::Fresh { body, etag, max_age })) => {
@@ -291,7 +301,7 @@ impl Source {
                         self.succeed(max_age, now, wall)
                     }
                     Err(error) => {
-                        let why = error.sentence().to_owned();
+                        let why = error.sentence();
                         if let JwksError::NoUsableKey(reports) = error {
                             self.grave = grave(&reports);
                             // With nothing better in hand, what is wrong with each of its keys is shown.
@@ -299,13 +309,13 @@ impl Source {
                                 (self.held.reports, self.held.origin) = (reports, self.asked.clone());
                             }
                         }
-                        self.fail(why, now, wall)
+                        self.fail("key_set_invalid", why, now, wall)
                     }
                 }
             }
             (Stage::Fetching, Ok(Response::NotModified { max_age })) => self.succeed(max_age, now, wall),
             (Stage::Discovering | Stage::Idle, Ok(_)) => {
-                self.fail("an unexpected answer".to_owned(), now, wall)
+                self.fail("answer_invalid", "an unexpected answer", now, wall)
             }
         }
     }
@@ -348,14 +358,14 @@ impl Source {
         Step::Publish
     }
 
-    fn fail(&mut self, why: String, now: Instant, wall: i64) -> Step {
+    fn fail(&mut self, code: &'static str, why: &str, now: Instant, wall: i64) -> Step {
         events::note_fetch(false);
         let pause = PAUSES.0.saturating_mul(1 << self.failures.min(9)).min(PAUSES.1);
         self.failures = self.failures.saturating_add(1);
         self.due = now + pause * (1000 + chance(250)) / 1000;
         self.attempted_at = Some(wall);
-        self.last_error = Some(why.clone());
-        Step::Failed { why }
+        self.last_error = Some((code, why.to_owned()));
+        Step::Failed { why: why.to_owned() }
     }
 }
 
@@ -366,14 +376,27 @@ fn chance(end: u32) -> u32 {
     u32::try_from(number).unwrap_or(0)
 }
 
-/// Keys that must not be in any published set, as sentences for the log.
-fn grave(reports: &[KeyReport]) -> Vec<String> {
+/// A key that must not be in any published set: anybody may sign with it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Grave {
+    pub(super) kid: Option<String>,
+    pub(super) problem: KeyProblem,
+}
+
+impl Grave {
+    /// As a sentence for the log.
+    pub(super) fn sentence(&self) -> String {
+        format!("Key {:?}: {}", self.kid.as_deref().unwrap_or(""), self.problem.sentence())
+    }
+}
+
+fn grave(reports: &[KeyReport]) -> Vec<Grave> {
     let grave = |problem: &KeyProblem| {
         matches!(problem, KeyProblem::PrivateMember | KeyProblem::Symmetric | KeyProblem::RsaRoca)
     };
-    let said = |report: &KeyReport| {
+    let found = |report: &KeyReport| {
         let problem = report.usable.err().filter(grave)?;
-        Some(format!("Key {:?}: {}", report.kid.as_deref().unwrap_or(""), problem.sentence()))
+        Some(Grave { kid: report.kid.clone(), problem })
     };
-    reports.iter().filter_map(said).collect()
+    reports.iter().filter_map(found).collect()
 }

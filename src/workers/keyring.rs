@@ -4,6 +4,7 @@
 //! which never runs Postgres code; this thread only hands requests over and is woken by a socket.
 
 use super::fetching::{Network, Source, Step};
+use super::key_trail::{self, Trail};
 use crate::board::{self, Staff, Wish};
 use crate::pg::worker::Wake;
 use crate::pg::{report, startup, worker};
@@ -45,6 +46,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
     worker::at_exit(|| board::sign_out(Staff::Keyring));
     let mut sources = Sources::new();
     let mut followed = None;
+    let mut trail = Trail::default();
     loop {
         let mut changed = follow_policy(&mut sources, &mut followed);
         changed |= take_answers(&mut sources, &mut fetcher);
@@ -52,6 +54,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
         ask(&mut sources, &fetcher);
         if changed {
             publish(&mut sources);
+            trail.tell(&sources);
             alarm(&mut sources);
         }
         if worker::wait(until_next(&sources), Some(fetcher.wake_fd())) == Wake::Stop {
@@ -189,16 +192,18 @@ fn put_up(sources: &Sources) -> Result<(), String> {
 
 fn alarm(sources: &mut Sources) {
     for source in sources.values_mut() {
-        for alarm in source.alarms() {
+        let alarms = source.alarms();
+        for alarm in &alarms {
             report::warning(
                 &format!(
                     "the key set of OIDC provider {:?} holds a key that must not be there",
                     source.name()
                 ),
-                Some(&alarm),
+                Some(&alarm.sentence()),
                 Some("The key is never used; its other keys are. Tell the issuer."),
             );
         }
+        key_trail::leaked(source.name(), &alarms);
     }
 }
 

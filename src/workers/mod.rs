@@ -4,6 +4,7 @@ mod auditing;
 mod ending;
 mod fetching;
 mod keeping;
+mod key_trail;
 mod keyring;
 mod provisioning;
 mod reading;

@@ -11,9 +11,13 @@
 //! 9. `oidc.stat` counts by provider, outcome and reason.
 //! 10. A session that is ended is an event with its cause.
 //! 11. Nobody but superusers reads any of it.
+//! 12. n108: a login that core turns away after it was accepted is a failed one, and no other is: [`failed`].
+//! 13. n028: a token without `jti` is named by a hash; `log_connections` names the identity: [`named`].
 
+mod failed;
 mod failing;
 mod flood;
+mod named;
 mod reading;
 
 use std::sync::LazyLock;

@@ -24,12 +24,13 @@ use serde_json::json;
 use crate::scene::{SOON, Stage, good, rule_sql};
 
 /// Every check, in the order in which they are shown.
-const CHECKS: [&str; 40] = [
+const CHECKS: [&str; 41] = [
     "library_preloaded",
     "library_version",
     "policy_database",
     "wait_timeout",
     "allow_http",
+    "password_fallback",
     "workers",
     "policy_published",
     "policy_size",

@@ -8,12 +8,14 @@
 //! 3. What `oidc.key` and the log show, and `oidc.refresh_keys`: [`shown`] (n049, n058).
 //! 4. What is kept across a restart, and what is not: [`kept`].
 //! 5. Through which proxy: [`proxy`] (f040).
+//! 6. What becomes of them is in the audit and in the log: [`trail`] (n058).
 //!
 //! Many at once (n044, f043): [`crate::floods`].
 
 mod kept;
 mod proxy;
 mod shown;
+mod trail;
 
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};

@@ -52,8 +52,40 @@ fn names_are_sound_or_absent() {
     let long = "x".repeat(limits::TOKEN_ID_BYTES);
     assert_eq!(account(json!({"jti": long})).token_id.as_deref(), Some(long.as_str()));
     for jti in [json!(format!("{long}x")), json!(7), json!(""), json!("a\u{7}")] {
-        assert_eq!(account(json!({"jti": jti})).token_id, None, "{jti}");
+        let name = account(json!({"jti": jti})).token_id.unwrap();
+        assert!(name.starts_with("sha256:"), "{jti}: {name}");
     }
+}
+
+#[test]
+fn n028_a_token_without_jti_is_named_by_a_salted_hash_of_what_is_signed() {
+    let mut world = World::new();
+    let name = |world: &World, token: &str| world.account(token).token_id.unwrap();
+    let good = token(&claims());
+    let known = name(&world, &good);
+    let hash = known.strip_prefix("sha256:").unwrap();
+    assert!(hash.len() == 32 && hash.chars().all(|c| c.is_ascii_hexdigit() && !c.is_uppercase()), "{hash}");
+    assert_eq!(name(&world, &good), known);
+    // An ECDSA signature is another one each time, and what is signed is the same token.
+    let again = token(&claims());
+    assert!(again != good && name(&world, &again) == known);
+    let other = token(&claims_with(json!({"more": 1})));
+    assert_ne!(name(&world, &other), known);
+    // Only a verified one has a name.
+    let (start, last) = good.split_at(good.len() - 6);
+    let forged = format!("{start}{}{}", if last.starts_with('A') { "Q" } else { "A" }, &last[1..]);
+    assert_eq!(world.outcome(&forged), "signature_invalid");
+    assert_eq!(world.account(&forged).token_id, None);
+    // On another server it has another name.
+    world.salt = 1;
+    assert_ne!(name(&world, &good), known);
+    let digest = {
+        let signed = good.rsplit_once('.').unwrap().0;
+        let bytes = [&1_u64.to_be_bytes(), signed.as_bytes()].concat();
+        aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes)
+    };
+    let hex: String = digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(name(&world, &good), format!("sha256:{hex}"));
 }
 
 #[test]

@@ -261,6 +261,8 @@ pub(crate) struct World {
     /// The oid of the requested role, 0 for none.
     pub(crate) role_oid: u32,
     pub(crate) static_keys: bool,
+    /// Of the names of tokens without `jti`.
+    pub(crate) salt: u64,
     pub(crate) user: &'static str,
     /// None: a Unix-domain socket.
     pub(crate) address: Option<std::net::IpAddr>,
@@ -280,6 +282,7 @@ impl World {
             fetched_at: NOW * SECOND,
             role_oid: ROLE_OID,
             static_keys: false,
+            salt: 0,
             user: "reader",
             address: None,
             replication: Replication::None,
@@ -331,7 +334,7 @@ impl World {
 
     /// What the audit may keep of the login with this token, however it ends.
     pub(crate) fn account(&self, token: &str) -> Account {
-        let mut account = Account::default();
+        let mut account = Account::salted(self.salt);
         drop(self.run(&mut account, token.as_bytes(), |_, _| Ok(())));
         account
     }

@@ -1,7 +1,7 @@
 //! B1, structure and encoding.
 
 use pg_oidc_core::limits;
-use pg_oidc_core::token::parse;
+use pg_oidc_core::token::{may_be_token, parse};
 use serde_json::{Value, json};
 
 use crate::common::{
@@ -386,4 +386,49 @@ fn n018_prefixes_and_blanks() {
             ("quotes", format!("\"{good}\"")),
         ],
     );
+}
+
+#[test]
+fn a_secret_that_may_be_a_token_is_no_password() {
+    let (header, payload, signature) = parts();
+    let whole = format!("{header}.{payload}.{signature}");
+    let b64_header = |text: &str| format!("{}.{payload}.{signature}", b64(text));
+    let tokens = [
+        whole.clone(),
+        format!(" {whole}"),
+        format!("\n\t'\"{whole}\"'"),
+        format!("Bearer {whole}"),
+        format!("\"bearer  {whole}"),
+        format!("{header}."),
+        format!("{header}.{payload}"),
+        format!("{header}.{payload}.{signature}.x.y"),
+        whole.get(..70).unwrap().to_owned(),
+        whole.replace('.', ".\n"),
+        b64_header("{ \"alg\""),
+        b64_header("{\n\"alg\""),
+        b64_header("{\r\n\"alg\""),
+        "eyJ.".to_owned(),
+        "{\"payload\":".to_owned(),
+        " {".to_owned(),
+        "x".repeat(limits::PASSWORD_BYTES + 1),
+    ];
+    for token in &tokens {
+        assert!(may_be_token(token.as_bytes()), "{token}");
+    }
+    let passwords = [
+        "hunter2".to_owned(),
+        String::new(),
+        "ey".to_owned(),
+        "eyjafjallajokull".to_owned(),
+        "a.b.c".to_owned(),
+        "bearer".to_owned(),
+        "Bearer of good news.".to_owned(),
+        "}{".to_owned(),
+        "key.eyJ".to_owned(),
+        "\u{e9}\u{1f511}".to_owned(),
+        "x".repeat(limits::PASSWORD_BYTES),
+    ];
+    for password in &passwords {
+        assert!(!may_be_token(password.as_bytes()), "{password}");
+    }
 }

@@ -56,7 +56,12 @@ fn settings() -> Result<()> {
     stage.cluster.reload()?;
     let wait = "wait_timeout warn: \"pg_oidc.wait_timeout\" is 31000 ms; only half of authentication_timeout, 30000 \
                 ms, counts.";
-    finds(&stage.admin()?, &[wait, http])
+    finds(&stage.admin()?, &[wait, http])?;
+    stage.cluster.set("pg_oidc.password_fallback", "on")?;
+    stage.cluster.reload()?;
+    let passwords = "password_fallback warn: Where a token is asked for, the stored password of a role opens a session \
+                     too, whatever the policy says.";
+    finds(&stage.admin()?, &[wait, http, passwords])
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::scene::{Stage, issuer, provider_sql, rule_sql};
 fn events(admin: &Session, provider: &str) -> Result<Vec<Value>> {
     let rows = admin.rows(&format!(
         "SELECT to_jsonb(a)::text FROM oidc.audit_log a \
-          WHERE provider = '{provider}' AND event NOT IN ('login', 'session_end') ORDER BY id"
+          WHERE provider = '{provider}' AND event NOT IN ('login', 'session_end') AND event NOT LIKE 'keys%' ORDER BY id"
     ))?;
     rows.into_iter().flatten().flatten().map(|row| Ok(serde_json::from_str(&row)?)).collect()
 }
