@@ -8,6 +8,7 @@ mod board;
 #[deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 mod door;
 mod events;
+mod fail_point;
 mod hba_file;
 mod key_requests;
 #[allow(unsafe_code, reason = "the cellar: everything that calls core")]
@@ -121,6 +122,9 @@ extern "C-unwind" fn _PG_init() {
     api::init();
     pg::hooks::install(
         pg::hooks::Memory { request: board::request, start: workers::open_board },
-        guarded.then_some(door::password::authenticate),
+        guarded.then_some(pg::hooks::Door {
+            judge: door::password::authenticate,
+            failed: door::password::failed,
+        }),
     );
 }

@@ -1,7 +1,8 @@
 //! The cloakroom: what this login was granted, kept in settings that nobody else can set.
 
-use crate::pg::guc;
+use crate::fail_point::fail_point;
 use crate::pg::role_setting::{self, Bounds};
+use crate::pg::{guc, way_back};
 use crate::settings;
 use pg_oidc_core::decision::Decision;
 
@@ -26,6 +27,8 @@ impl Grant {
 /// # Errors
 /// A value that core cannot hold (one with a NUL, which verification refuses before this).
 pub(crate) fn begin(grant: &Grant) -> Result<(), std::ffi::NulError> {
+    fail_point("login_claims");
+    way_back::close();
     let Grant { decision, start, bounds } = grant;
     guc::set_sealed(settings::IDENTITY, &decision.identity)?;
     guc::set_sealed(settings::PROVIDER, &decision.provider)?;

@@ -64,6 +64,12 @@ pub(crate) fn http_proxy() -> Option<String> {
     text(&HTTP_PROXY)
 }
 
+/// What fail points are to do, in a build for tests.
+#[cfg(feature = "fail_points")]
+pub(crate) fn fail_point() -> Option<String> {
+    text(&FAIL_POINT)
+}
+
 /// The name of the session setting that holds the identity.
 pub(crate) const IDENTITY: &CStr = c"pg_oidc.identity";
 /// The name of the session setting that holds the provider.
@@ -85,6 +91,8 @@ static MAX_TOKEN_SIZE: GucSetting<i32> = GucSetting::<i32>::new(limits::TOKEN_BY
 static HTTP_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static AUDIT_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(90 * 24 * 60 * 60);
 static ALLOW_HTTP: GucSetting<bool> = GucSetting::<bool>::new(false);
+#[cfg(feature = "fail_points")]
+static FAIL_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 
 /// Defines every setting, then reserves the prefix.
 pub(crate) fn init() {
@@ -185,6 +193,15 @@ pub(crate) fn init() {
         &ALLOW_HTTP,
         GucContext::Postmaster,
         GucFlags::default(),
+    );
+    #[cfg(feature = "fail_points")]
+    GucRegistry::define_string_guc(
+        c"pg_oidc.fail_point",
+        c"Where this build for tests is to fail or to wait.",
+        c"",
+        &FAIL_POINT,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY | GucFlags::NO_SHOW_ALL,
     );
     guc::define_sealed(IDENTITY, c"Identity of the OIDC token that opened this session.", &IDENTITY_SLOT);
     guc::define_sealed(PROVIDER, c"Provider of the OIDC token that opened this session.", &PROVIDER_SLOT);

@@ -186,6 +186,19 @@ impl Session {
     }
 }
 
+impl Session {
+    /// What the server says to one statement in the extended protocol, which must go wrong.
+    ///
+    /// # Errors
+    /// As [`Session::error`].
+    pub fn extended_error(&self, sql: &str) -> Result<Told> {
+        match self.runtime.block_on(self.client.query(sql, &[])) {
+            Ok(_) => anyhow::bail!("this was not to go well: {sql}"),
+            Err(error) => error.as_db_error().map(Told::from).ok_or(error).context("the session has ended"),
+        }
+    }
+}
+
 impl From<&DbError> for Told {
     fn from(error: &DbError) -> Self {
         let owned = |text: Option<&str>| text.map(str::to_owned);

@@ -35,21 +35,34 @@ pub struct Server {
     _scratch: Option<Arc<Scratch>>,
 }
 
+/// What a package is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// As it is released.
+    Release,
+    /// With fail points, for tests alone.
+    Test,
+}
+
 /// Builds the extension in release and gives the folder of the package, laid out as from `/`.
 ///
 /// In release, because a debug build of pgrx shows backtraces to clients. `see` gets each line of cargo's.
 ///
 /// # Errors
 /// When cargo-pgrx is missing or the build fails.
-pub fn build(postgres: &Postgres, see: impl FnMut(&str)) -> Result<PathBuf> {
-    let folder = target_dir().join("release").join(format!("pg_oidc-pg{}", postgres.major()));
+pub fn build(postgres: &Postgres, purpose: Use, see: impl FnMut(&str)) -> Result<PathBuf> {
+    let (suffix, features) = match purpose {
+        Use::Release => ("", ""),
+        Use::Test => ("-test", " fail_points"),
+    };
+    let folder = target_dir().join("release").join(format!("pg_oidc-pg{}{suffix}", postgres.major()));
     if folder.exists() {
         // What an earlier version installed must not linger in this one.
         std::fs::remove_dir_all(&folder).context("could not empty the package folder")?;
     }
     let mut package = tools::pgrx()?;
     package.args(["package", "--package", "pg_oidc", "--no-default-features", "--features"]);
-    package.arg(format!("pg{}", postgres.major())).arg("--pg-config").arg(postgres.pg_config());
+    package.arg(format!("pg{}{features}", postgres.major())).arg("--pg-config").arg(postgres.pg_config());
     package.arg("--out-dir").arg(&folder);
     package.env("PGRX_PG_CONFIG_PATH", postgres.pg_config()).env("CARGO_TARGET_DIR", target_dir());
     package.current_dir(workspace());
@@ -71,7 +84,7 @@ impl Server {
                     return Server::at(PathBuf::from(root), &postgres, None);
                 }
                 let step = Step::begin("Building the extension for the tests");
-                let package = build(&postgres, |line| step.note(line))?;
+                let package = build(&postgres, Use::Test, |line| step.note(line))?;
                 let server = Server::copy(&postgres, Some(&package))?;
                 step.done();
                 Ok(server)

@@ -7,6 +7,7 @@ mod trail;
 
 use crate::board::{self, Staff, State, Wish};
 use crate::events;
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::role_setting::Bounds;
 use crate::pg::{catalog, database, startup};
@@ -42,10 +43,14 @@ pub(crate) fn decide(
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    fail_point("login_parsed");
     await_policy(asked, end, settings)?;
+    fail_point("login_policy_awaited");
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
+        fail_point("login_key_selected");
         if let Some(decision) = judge(untrusted, &selected, connection, account)? {
+            fail_point("login_decided");
             return admit(decision, connection, settings, end);
         }
         if attempt == ATTEMPTS {
@@ -134,6 +139,7 @@ fn judge(
     account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
+    fail_point("login_verified");
     let request = Request {
         user: &connection.user,
         database: &connection.database,
@@ -143,6 +149,7 @@ fn judge(
         now: startup::now(),
     };
     sessions::prepare();
+    fail_point("login_deciding");
     board::read(|policy, _| {
         if !decision::is_current(policy, selected) {
             return Ok(None);

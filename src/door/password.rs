@@ -13,6 +13,7 @@
 //! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
 
 use super::{decide, fallback, trail};
+use crate::fail_point::fail_point;
 use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
 use crate::pg::report::{self, Outward};
@@ -37,7 +38,10 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
             Answer::Secret(secret) if settings.password_fallback && !token::may_be_token(secret.bytes()) => {
                 return fallback::authenticate(&secret, connection, &settings);
             }
-            Answer::Secret(secret) => decide(secret.bytes(), connection, &settings, &mut account),
+            Answer::Secret(secret) => {
+                fail_point("login_asked");
+                decide(secret.bytes(), connection, &settings, &mut account)
+            }
         },
     };
     match outcome.and_then(begin) {
@@ -55,6 +59,11 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
     }
 }
 
+/// Notes a login in which something failed that must not fail: its reason is in the log already.
+pub(crate) fn failed(connection: &Connection) {
+    trail::refused(connection, &Account::default(), &Refusal::InternalError);
+}
+
 fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Result<(), Refusal> {
     if line == Line::IncludedToken {
         return Err(Refusal::TrustFromIncludedFile);
@@ -62,6 +71,7 @@ fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Resul
     if settings.require_tls && !connection.tls && !connection.local {
         return Err(Refusal::TlsRequired);
     }
+    fail_point("login_asking");
     if !connection.readable {
         return Err(Refusal::NameInvalid);
     }

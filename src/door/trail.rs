@@ -11,6 +11,7 @@
 //! | rule_id | the rule that gives the role, or the one that denies |
 
 use crate::events::{self, Event};
+use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::startup;
 use crate::session::Grant;
@@ -21,6 +22,7 @@ use pg_oidc_core::decision::Replication;
 use pg_oidc_core::refusal::Refusal;
 
 pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant) {
+    fail_point("login_auditing");
     let event = token_event(connection, account, None).map(|mut event| {
         event.set(c"outcome", "accepted");
         event.set(c"role", grant.role());
@@ -30,10 +32,12 @@ pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant
         event
     });
     events::note(Means::Token, account.provider.as_deref(), Outcome::Accepted, event.as_ref());
+    fail_point("login_audited");
     turned_away::expect(event);
 }
 
 pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refusal) {
+    fail_point("login_auditing");
     let event = token_event(connection, account, refusal.provider()).map(|mut event| {
         event.set(c"outcome", "refused");
         event.set(c"reason", refusal.code());
@@ -42,6 +46,7 @@ pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refu
     });
     let provider = account.provider.as_deref().or(refusal.provider());
     events::note(Means::Token, provider, Outcome::Refused(refusal), event.as_ref());
+    fail_point("login_audited");
 }
 
 pub(super) fn password_accepted(connection: &Connection) {

@@ -22,8 +22,16 @@ pub(crate) enum Verdict {
     Leave,
 }
 
-/// The door: judges the client of a guarded line, asking for the password by the last argument.
-pub(crate) type Door = fn(&Connection, Line, &dyn Fn() -> wire::Answer) -> Verdict;
+/// Judges the client of a guarded line, asking for the password by the last argument.
+type Judge = fn(&Connection, Line, &dyn Fn() -> wire::Answer) -> Verdict;
+
+/// The door.
+#[derive(Clone, Copy)]
+pub(crate) struct Door {
+    pub(crate) judge: Judge,
+    /// Notes a client whose judgement failed by a panic or an ERROR.
+    pub(crate) failed: fn(&Connection),
+}
 
 /// What is run when shared memory is asked for and when it is there.
 #[derive(Clone, Copy)]
@@ -107,10 +115,13 @@ unsafe extern "C-unwind" fn client_authentication(port: *mut server::Port, statu
     }
     // SAFETY: core has read the startup packet and no message is half read.
     let ask = || unsafe { wire::ask_password(port) };
-    let verdict = PgTryBuilder::new(AssertUnwindSafe(|| door(&connection, line, &ask)))
+    let verdict = PgTryBuilder::new(AssertUnwindSafe(|| (door.judge)(&connection, line, &ask)))
         .catch_others(|error| {
             report::log_refusal(&connection, &Refusal::InternalError);
             report::log(&format!("OIDC login failed internally: {:?}", safe_text(&error)));
+            // What failed may be this very thing, and nothing may come out of here.
+            let noted = AssertUnwindSafe(|| (door.failed)(&connection));
+            PgTryBuilder::new(noted).catch_others(|_| ()).execute();
             Verdict::Refuse(Outward::Refused)
         })
         .execute();

@@ -20,6 +20,7 @@ pub(crate) mod slots;
 pub(crate) mod startup;
 pub(crate) mod stored_password;
 pub(crate) mod transaction;
+pub(crate) mod way_back;
 pub(crate) mod wire;
 pub(crate) mod worker;
 

@@ -48,6 +48,12 @@ pub(crate) fn warning(message: &str, detail: Option<&str>, hint: Option<&str>) {
     server_log(pg_sys::WARNING as i32, message, detail, hint);
 }
 
+/// Raises an ERROR as core's own functions do.
+#[cfg(feature = "fail_points")]
+pub(crate) fn error(message: &str) {
+    server_log(pgrx::PgLogLevel::ERROR as i32, message, None, None);
+}
+
 /// Ends the process: the server does not start, and says why. For `_PG_init` only.
 pub(crate) fn refuse_to_start(message: &str, detail: Option<&str>, hint: Option<&str>) -> ! {
     server_log(pg_sys::FATAL as i32, message, detail, hint);

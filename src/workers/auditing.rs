@@ -5,6 +5,7 @@
 
 use super::registry;
 use crate::events::{self, Batch, Event, LOG};
+use crate::fail_point::fail_point;
 use crate::pg::append::append;
 use crate::pg::{catalog, report, startup, worker};
 use crate::settings;
@@ -64,6 +65,7 @@ impl Auditor {
     /// Writes a batch. True: it was a full one.
     fn store(&mut self) -> bool {
         let Some(batch) = events::oldest(BATCH) else { return false };
+        fail_point("registry_auditing");
         match worker::transaction(|| write(&batch)) {
             Ok(Ok(Written::All)) => {
                 events::done(&batch);

@@ -1,5 +1,6 @@
 //! Ends sessions that are over: the registry worker does it after each publication and at least twice a second.
 
+use crate::fail_point::fail_point;
 use crate::pg::startup;
 use crate::sessions;
 use pg_oidc_core::image::PolicyImage;
@@ -21,6 +22,7 @@ impl Ender {
 
     /// Ends what is over, and gives how long the next end is away.
     pub(super) fn end(&self) -> Duration {
+        fail_point("registry_ending");
         let now = startup::now();
         let next = sessions::end_over(now, |ground| self.standing.as_ref()?.lost(ground, now));
         // Never too early: what is not over yet would only be looked at once more.

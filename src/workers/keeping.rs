@@ -5,6 +5,7 @@
 
 use super::fetching::CACHE;
 use crate::board;
+use crate::fail_point::fail_point;
 use crate::pg::{report, startup, worker};
 use pg_oidc_core::image::ProviderKeys;
 use pg_oidc_core::keys::jwks_text;
@@ -58,6 +59,7 @@ impl Keeper {
 }
 
 fn write(fetched: &[ProviderKeys]) -> Result<(), String> {
+    fail_point("registry_keeping");
     let statement = "INSERT INTO oidc.jwks_cache (provider, body, fetched_at, fresh_until) \
          SELECT p.name, $2::jsonb, to_timestamp($3 / 1000000.0), to_timestamp($4 / 1000000.0) \
            FROM oidc.provider p WHERE p.name = $1 \

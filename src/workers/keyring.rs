@@ -6,6 +6,7 @@
 use super::fetching::{Network, Source, Step};
 use super::key_trail::{self, Trail};
 use crate::board::{self, Staff, Wish};
+use crate::fail_point::fail_point;
 use crate::pg::worker::Wake;
 use crate::pg::{report, startup, worker};
 use crate::settings;
@@ -53,6 +54,7 @@ pub extern "C-unwind" fn pg_oidc_keyring_main(_argument: pg_sys::Datum) {
         take_requests(&mut sources);
         ask(&mut sources, &fetcher);
         if changed {
+            fail_point("keyring_publishing");
             publish(&mut sources);
             trail.tell(&sources);
             alarm(&mut sources);
@@ -119,6 +121,7 @@ fn follow_policy(sources: &mut Sources, followed: &mut Option<u64>) -> bool {
 fn take_answers(sources: &mut Sources, fetcher: &mut Fetcher) -> bool {
     let mut changed = false;
     for (ticket, answer) in fetcher.results() {
+        fail_point("keyring_fetched");
         // A provider that went away meanwhile has no use for its answer.
         let Some(source) = sources.values_mut().find(|source| source.ticket() == ticket) else { continue };
         match source.take(answer, &network(), Instant::now(), startup::now()) {
@@ -155,6 +158,7 @@ fn ask(sources: &mut Sources, fetcher: &Fetcher) {
     let now = Instant::now();
     for source in sources.values_mut() {
         if source.due().is_some_and(|due| due <= now) {
+            fail_point("keyring_fetching");
             let request = source.begin(&network());
             let _ = fetcher.submit(source.ticket(), request);
         }

@@ -7,6 +7,7 @@ use super::provisioning::Provisioner;
 use super::reading::{self, Complaint, Found, Reading, read};
 use super::revoking::Unlocker;
 use crate::board::{self, Staff};
+use crate::fail_point::fail_point;
 use crate::pg::worker::Wake;
 use crate::pg::{catalog, report, startup, worker};
 use crate::{rows, settings};
@@ -45,6 +46,7 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
     worker::connect(Some(&database));
     worker::be_registry();
     CONNECTED.store(true, Ordering::Relaxed);
+    fail_point("registry_connected");
     worker::set(c"lock_timeout", LOCK_TIMEOUT);
     worker::set(c"statement_timeout", c"0");
     // What the owner of the database has set for all its sessions must not reach this one.
@@ -91,9 +93,15 @@ fn leave() {
 fn await_database(name: &str) -> ! {
     worker::connect(None);
     CONNECTED.store(true, Ordering::Relaxed);
-    // What the policy was is not known here: sessions end by time alone.
-    let ender = Ender::default();
-    while !worker::transaction(|| catalog::database_exists(name)).unwrap_or(false) {
+    // What the policy was is not known here: while it may still be there, sessions end by time alone.
+    let mut ender = Ender::default();
+    loop {
+        match worker::transaction(|| catalog::database_exists(name)) {
+            Ok(true) => break,
+            // Its policy has gone with it, and what that gave too.
+            Ok(false) => ender.learn(None),
+            Err(_) => {}
+        }
         if worker::wait(PAUSE.min(ender.end()), None) == Wake::Stop {
             worker::end();
         }
@@ -119,13 +127,20 @@ impl Desk {
         // The number first, the snapshot after it: whoever bumped the number had committed before.
         let asked = board::asked();
         let known = self.published.filter(|_| board::policy_generation() >= asked);
-        let found = match worker::transaction(move || read(known)) {
+        fail_point("registry_reading");
+        let read = move || {
+            let found = read(known);
+            fail_point("registry_read");
+            found
+        };
+        let found = match worker::transaction(read) {
             Ok(Ok(found)) => found,
             Ok(Err(error)) | Err(error) => {
                 report::warning("could not read the OIDC policy", Some(&format!("{error}.")), None);
                 return false;
             }
         };
+        fail_point("registry_publishing");
         match found {
             Found::Same => self.follow(),
             Found::Nothing => {

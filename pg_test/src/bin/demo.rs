@@ -101,7 +101,7 @@ fn set_up() -> Result<Stage> {
     let postgres = Postgres::of_machine()?;
 
     let step = Step::begin(format!("Building pg_oidc for PostgreSQL {}, release", postgres.major()));
-    let package = extension::build(&postgres, |line| step.note(line))?;
+    let package = extension::build(&postgres, extension::Use::Release, |line| step.note(line))?;
     step.done();
 
     let step = Step::begin("Copying the server, to put the extension into the copy");

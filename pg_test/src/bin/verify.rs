@@ -94,7 +94,7 @@ fn build_beside<'scope>(
     postgres: &'scope Postgres,
 ) -> ScopedJoinHandle<'scope, Result<Server>> {
     scope.spawn(|| {
-        let package = extension::build(postgres, |_| {})?;
+        let package = extension::build(postgres, extension::Use::Test, |_| {})?;
         Server::copy(postgres, Some(&package))
     })
 }
@@ -115,9 +115,12 @@ fn cargo(words: &[&str]) -> Command {
     cargo
 }
 
-/// The features that build for this server, and for no other.
+/// The features that build for this server, and for no other; with what only tests have.
 fn features(postgres: &Postgres) -> [String; 2] {
-    ["--no-default-features".to_owned(), format!("--features=pg_oidc/pg{}", postgres.major())]
+    [
+        "--no-default-features".to_owned(),
+        format!("--features=pg_oidc/pg{},pg_oidc/fail_points", postgres.major()),
+    ]
 }
 
 fn checks(tally: &mut Tally, postgres: &Postgres) {

@@ -7,6 +7,8 @@
 //!    outermost, so nothing changes.
 //! 4. `n133` One that puts itself over ours: nobody comes in over a token line, with a good token neither.
 //!    (Ours is never called then; the lock on session_authorization refuses.)
+//! 5. `n132` A library with hooks for passwords and utility statements: where it chains it is called as ever, and
+//!    whether it chains or not a token session sets no password and no settings of roles.
 
 use std::process::Command;
 use std::sync::LazyLock;
@@ -26,6 +28,8 @@ use crate::stage::{
 
 const SWALLOW: Source = ("swallow", include_str!("libraries/swallow.c"));
 const LAST: Source = ("last", include_str!("libraries/last.c"));
+const HABITS: Source = ("habits", include_str!("libraries/habits.c"));
+const ALONE: Source = ("alone", concat!("#define ALONE\n", include_str!("libraries/habits.c")));
 const CHAIN: Source = ("chain", include_str!("libraries/chain.c"));
 
 /// A test library: its name, its source in C.
@@ -167,4 +171,39 @@ fn n133_a_library_that_comes_last() -> Result<()> {
     refuses(&cluster, &cluster.login("guest").password("x"), "guest", "token_malformed")?;
     lets_in(&cluster, &good(&cluster, "guest"), "guest")?;
     calm(&cluster, &[&token("guest")])
+}
+
+#[test]
+fn n132_hooks_of_others_for_passwords_and_statements() -> Result<()> {
+    for source in [HABITS, ALONE] {
+        let habits = library(source)?;
+        for libraries in [format!("pg_oidc,{habits}"), format!("{habits},pg_oidc")] {
+            let cluster = with_libraries(&libraries)?;
+            let told = |mark: usize, what: &str| cluster.log_since(mark).matches(what).count();
+            let mark = cluster.log_mark();
+            cluster
+                .admin("ALTER ROLE scrammed PASSWORD 'secret'; ALTER ROLE scrammed SET work_mem = '1MB'")?;
+            assert_eq!(
+                (told(mark, "habits: password"), told(mark, "habits: utility")),
+                (1, 1),
+                "{libraries}"
+            );
+
+            let guest =
+                good(&cluster, "guest").connect()?.map_err(|told| anyhow!("{libraries}: {told:?}"))?;
+            for sql in ["ALTER ROLE guest PASSWORD 'secret'", "ALTER ROLE guest SET work_mem = '1MB'"] {
+                let error = guest.error(sql)?;
+                ensure!(error.code == "42501" && error.message.contains("OIDC"), "{libraries}: {error:?}");
+            }
+            // It is asked about what is not refused, by us or by it.
+            let mark = cluster.log_mark();
+            guest.rows("LISTEN habits")?;
+            assert_eq!(told(mark, "habits: utility"), 1, "{libraries}");
+            let stored = "SELECT a.rolpassword IS NULL AND r.rolconfig IS NULL FROM pg_authid a \
+                          JOIN pg_roles r USING (oid) WHERE a.rolname = 'guest'";
+            assert_eq!(cluster.admin_value(stored)?, "t", "{libraries}");
+            calm(&cluster, &[&token("guest")])?;
+        }
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ mod doctor;
 mod document;
 mod door;
 mod explain;
+mod fail_points;
 mod fallback;
 mod faults;
 mod floods;

@@ -6,9 +6,11 @@
 //! 3. Row level security by a claim, in another database.
 //! 4. n134: the settings cannot be forged: [`forgery`].
 //! 5. n135: without shared_preload_libraries: [`unloaded`].
+//! 6. n132: no password and no settings for later sessions: [`way_back`].
 
 mod forgery;
 mod unloaded;
+mod way_back;
 
 use std::sync::LazyLock;
 
@@ -26,7 +28,9 @@ const APP: &str = "app";
 
 fn stage() -> &'static Stage {
     static STAGE: LazyLock<Stage> = LazyLock::new(|| {
-        let stage = Stage::start().expect("the server of the session tests");
+        // One user comes in with a password, to be held against those with tokens.
+        let line = "hostssl all scrammed 127.0.0.1/32 scram-sha-256";
+        let stage = Stage::with(|builder| builder.guarded(line)).expect("the server of the session tests");
         stage.cluster.admin("CREATE DATABASE app").expect("a second database");
         stage.cluster.admin_in(APP, "CREATE EXTENSION pg_oidc").expect("the extension in it");
         stage

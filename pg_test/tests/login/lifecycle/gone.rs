@@ -1,7 +1,9 @@
 //! The policy database without its extension, or under another name.
 //!
 //! 1. f020: DROP EXTENSION: logins are refused, the workers go on in silence, and CREATE EXTENSION starts anew.
-//! 2. n140: the policy database is renamed: writes are refused where the server does not look for the policy, and the name
+//! 2. f018: the policy database is dropped: what its policy gave is ended. One that only cannot be connected to leaves
+//!    sessions alone.
+//! 3. n140: the policy database is renamed: writes are refused where the server does not look for the policy, and the name
 //!    that it looks for is said.
 
 use std::time::{Duration, Instant};
@@ -55,6 +57,38 @@ fn f020_dropped_extension() -> Result<()> {
     stage.accepted("ada", &token, "anew")?;
     assert_eq!(admin.rows(workers)?, pids, "the workers are others");
     calm(&stage.cluster, &[&token])
+}
+
+#[test]
+fn f018_dropped_policy_database_ends_its_sessions() -> Result<()> {
+    let cluster = Cluster::builder(Server::shared()?).setting("pg_oidc.database", "first").start()?;
+    cluster.admin("CREATE DATABASE first")?;
+    let first = cluster.admin_session_in("first")?;
+    first.rows("CREATE EXTENSION pg_oidc")?;
+    furnish(&first)?;
+    settled(&cluster, "first")?;
+    let login = cluster.login("reader").password(token("main", "readers"));
+    let inside = login.connect()?.map_err(|told| anyhow::anyhow!("{told:?}"))?;
+
+    // The worker cannot come back, and its database is there all the same: nobody loses anything by that.
+    let mark = cluster.log_mark();
+    cluster.admin("ALTER DATABASE first ALLOW_CONNECTIONS false")?;
+    let worker = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE backend_type = 'pg_oidc registry'";
+    assert_eq!(cluster.admin_value(worker)?, "1");
+    cluster.await_log_since(mark, "is not currently accepting connections", SOON)?;
+    until("the worker has looked for its database", SOON, || {
+        Ok(cluster.log_since(mark).matches("is not currently accepting connections").count() > 1)
+    })?;
+    ensure!(inside.value("SELECT 1")?.is_some(), "ended for a database that is there");
+
+    drop(first);
+    cluster.admin("DROP DATABASE first WITH (FORCE)")?;
+    until("the session is ended", SOON, || {
+        Ok(inside.try_rows("SELECT 1").map_or(true, |rows| rows.is_err()))
+    })?;
+    let line = cluster.await_log("OIDC session ended: cause=provider_gone role=\"reader\"", SOON)?;
+    ensure!(line.contains("database=\"postgres\""), "{line}");
+    calm(&cluster, &[&token("main", "readers")])
 }
 
 #[test]
