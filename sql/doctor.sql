@@ -30,7 +30,7 @@ CREATE FUNCTION oidc.doctor()
     BEGIN
         -- In another database there are the same tables, but nobody acts on them.
         IF NOT oidc.is_preloaded() OR current_database() = current_setting('pg_oidc.database') THEN
-            parts := parts || '{tables,providers,keys,rules,rule_roles,rule_matches}'::text[];
+            parts := parts || '{tables,providers,keys,rules,rule_roles,rule_matches,people}'::text[];
         END IF;
         FOREACH part IN ARRAY parts LOOP
             -- One part that cannot be looked at must not hide the others.
@@ -43,5 +43,5 @@ CREATE FUNCTION oidc.doctor()
         END LOOP;
     END
     $$;
-COMMENT ON FUNCTION oidc.doctor() IS 'Checks of the server, its HBA files, the workers, the keys and the rules: ok, warn or fail, and what to do';
+COMMENT ON FUNCTION oidc.doctor() IS 'Checks of the server, its HBA files, the workers, the keys, the rules and people''s own roles: ok, warn or fail, and what to do';
 COMMENT ON FUNCTION oidc.is_preloaded() IS 'Whether the library is preloaded: only then anything is guarded';

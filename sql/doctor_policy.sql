@@ -39,9 +39,10 @@ CREATE FUNCTION oidc.doctor_tables()
                 ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
                  '{check_rights,check_rights_to_truncate}'::text[]),
                 ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{policy_changed,policy_truncated}'),
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation}', '{audit,audit_truncate}'),
-                ('{oidc.identity_role,oidc.granted_membership}', '{refuse_change}')
+                ('{oidc.identity_role,oidc.granted_membership}', '{check_row}'),
+                ('{oidc.revocation}', '{lock_role,unlock_roles}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership}',
+                 '{policy_changed,policy_truncated,audit,audit_truncate}')
               ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
         )
         SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
@@ -138,8 +139,11 @@ CREATE FUNCTION oidc.doctor_providers()
         UNION ALL
         -- n113
         SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
-            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else.',
-                                     p.name, p.identity_claim) ORDER BY p.name)
+            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else%s.',
+                                     p.name, p.identity_claim,
+                                     -- Her role stays bound to her "sub".
+                                     CASE WHEN p.auto_provision THEN ', who is then refused as long as the first one has her role' END)
+                              ORDER BY p.name)
                FROM oidc.provider p
               WHERE p.enabled
                 AND ltrim(p.identity_claim, '/') IN ('name', 'given_name', 'family_name', 'middle_name', 'nickname',

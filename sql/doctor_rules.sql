@@ -41,28 +41,36 @@ CREATE FUNCTION oidc.doctor_rule_roles()
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
     AS $$
         WITH rules AS MATERIALIZED (
-            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication
-              FROM oidc.role_mapping m
+            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication,
+                   -- People who come in as themselves are given it without a login of its own.
+                   r.oid IS NOT NULL AND (NOT r.rolcanlogin OR r.rolvaliduntil <= now())
+                       AND EXISTS (SELECT FROM oidc.provider p
+                                    WHERE p.name = m.provider
+                                      AND (p.auto_provision
+                                           OR EXISTS (SELECT FROM oidc.identity_role i WHERE i.provider = p.name))) AS for_people
+              FROM oidc.role_mapping m LEFT JOIN pg_roles r ON r.oid = m.role_oid AND r.rolname = m.role
              WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
         ),
         -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
         roles AS MATERIALIZED (
-            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged,
-                   oidc.role_problem(role, role_oid, allow_privileged) AS problem,
+            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged, for_people,
+                   CASE WHEN NOT for_people THEN oidc.role_problem(role, role_oid, allow_privileged)
+                        WHEN NOT allow_privileged THEN 'The role is privileged, and the rule does not say allow_privileged. The '
+                                                       || oidc.role_privilege(role) || '.' END AS problem,
                    CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
-              FROM rules GROUP BY role, role_oid, allow_privileged
+              FROM rules GROUP BY role, role_oid, allow_privileged, for_people
         ),
         told AS MATERIALIZED (
             SELECT m.id, m.role, problem, m.allow_privileged, power
               FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
               JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
-                          AND m.allow_privileged = p.allow_privileged
+                          AND m.allow_privileged = p.allow_privileged AND m.for_people = p.for_people
         ),
         -- Physical replication needs no database.
         places AS MATERIALIZED (
             SELECT role_oid, databases, role, array_agg(id) AS ids
               FROM rules
-             WHERE NOT (replication AND databases IS NULL) AND role_oid IN (SELECT oid FROM pg_roles)
+             WHERE NOT (replication AND databases IS NULL) AND NOT for_people AND role_oid IN (SELECT oid FROM pg_roles)
              GROUP BY role_oid, databases, role
         ),
         closed AS MATERIALIZED (

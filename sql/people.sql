@@ -75,15 +75,21 @@ CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.granted_membership
 ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER audit_truncate;
 
 -- A revoked person's own role, if pg_oidc made it, cannot log in by any other way either. Only what was locked for a
--- revocation is unlocked with it. Only superusers and oidc.revoke() get here.
+-- revocation is unlocked with it. Only superusers and oidc.revoke() get here. A row that comes from a dump says what was
+-- locked there.
 CREATE FUNCTION oidc.lock_role() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
     AS $$
     DECLARE
         locks CONSTANT boolean := TG_OP <> 'DELETE' AND NEW.until > clock_timestamp();
-        unlocks CONSTANT boolean := NOT locks AND CASE TG_OP WHEN 'INSERT' THEN false ELSE OLD.role_locked END;
+        unlocks CONSTANT boolean := NOT locks AND CASE TG_OP WHEN 'INSERT' THEN NEW.role_locked ELSE OLD.role_locked END;
         own text;
     BEGIN
+        -- Where INSERT … ON CONFLICT finds a row, the trigger comes again for the UPDATE.
+        IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM oidc.revocation r
+                                         WHERE (r.provider, r.subject) = (NEW.provider, NEW.subject)) THEN
+            RETURN NEW;
+        END IF;
         IF locks OR unlocks THEN
             SELECT r.rolname INTO own FROM oidc.identity_role i JOIN pg_roles r ON r.oid = i.role_oid
              WHERE i.made_by_us AND r.rolcanlogin = locks
@@ -104,6 +110,27 @@ COMMENT ON FUNCTION oidc.lock_role() IS 'Trigger: sets the own role of a revoked
 CREATE TRIGGER lock_role BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
     FOR EACH ROW EXECUTE FUNCTION oidc.lock_role();
 ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER lock_role;
+
+-- TRUNCATE takes all revocations back.
+CREATE FUNCTION oidc.unlock_roles() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        own text;
+    BEGIN
+        FOR own IN SELECT a.rolname FROM oidc.revocation v JOIN oidc.identity_role i USING (provider, subject)
+                     JOIN pg_roles a ON a.oid = i.role_oid
+                    WHERE v.role_locked AND i.made_by_us AND NOT a.rolcanlogin
+        LOOP
+            EXECUTE format('ALTER ROLE %I LOGIN', own);
+        END LOOP;
+        RETURN NULL;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.unlock_roles() IS 'Trigger: sets the own roles that were locked for revocations LOGIN again';
+CREATE TRIGGER unlock_roles BEFORE TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.unlock_roles();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER unlock_roles;
 
 -- Own roles of people who have not come for that long: those that own nothing and have no rights anywhere are dropped,
 -- the others can no longer log in.

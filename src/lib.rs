@@ -92,6 +92,11 @@ extension_sql_file!(
     ]
 );
 extension_sql_file!(
+    "../sql/doctor_people.sql",
+    name = "doctor_people",
+    requires = ["people", "doctor_rules"]
+);
+extension_sql_file!(
     "../sql/explain.sql",
     name = "explain",
     requires = [

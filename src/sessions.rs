@@ -148,7 +148,7 @@ fn left(slot: &Slot) {
 }
 
 /// The rule that gave its first role.
-fn rule_id(slot: &Slot) -> i64 {
+pub(crate) fn rule_id(slot: &Slot) -> i64 {
     slot.rules.get().first().copied().unwrap_or_default()
 }
 

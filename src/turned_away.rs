@@ -4,6 +4,7 @@
 use crate::events::{self, Event};
 use crate::pg::slots::Slot;
 use crate::pg::{report, startup};
+use crate::sessions;
 use crate::tallies::{Means, Outcome, TURNED_AWAY};
 use once_cell::sync::OnceCell;
 
@@ -41,7 +42,7 @@ pub(crate) fn note(slot: &Slot) {
         slot.identity.get(),
         slot.provider.get(),
         slot.subject.get(),
-        slot.rules.get().first().copied().unwrap_or_default(),
+        sessions::rule_id(slot),
         slot.database.get(),
     ));
 }

@@ -147,4 +147,16 @@ mod oidc {
         }
         Ok(None)
     }
+
+    /// For scripts of finished versions alone, which create it before ALTER EXTENSION drops it.
+    #[pg_trigger(sql = false)]
+    fn refuse_change<'a>(trigger: &'a PgTrigger<'a>) -> Judged<'a> {
+        let table = trigger.table_name().unwrap_or_default();
+        report::raise(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            &format!("table \"oidc.{table}\" is not supported yet"),
+            None,
+            Some("Run ALTER EXTENSION pg_oidc UPDATE."),
+        )
+    }
 }

@@ -32,6 +32,7 @@ pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant
         event
     });
     events::note(Means::Token, account.provider.as_deref(), Outcome::Accepted, event.as_ref());
+    fail_point("login_audited");
     turned_away::expect(event);
     fail_point("login_audited");
 }

@@ -184,7 +184,17 @@ pub(super) fn people() -> Result<People, String> {
 }
 
 fn people_of(client: &spi::SpiClient<'_>) -> Result<People, String> {
+    if !has_column(client, "oidc.identity_role", "role_oid").map_err(sql)? {
+        return Ok((Vec::new(), Vec::new()));
+    }
     Ok((bindings(client).map_err(sql)?, granted(client).map_err(sql)?))
+}
+
+/// Whether the table has the column. Not before ALTER EXTENSION UPDATE: the library goes on with an older script.
+pub(super) fn has_column(client: &spi::SpiClient<'_>, table: &str, column: &str) -> Result<bool, spi::Error> {
+    let query =
+        "SELECT 1 FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2 AND NOT attisdropped";
+    Ok(!client.select(query, Some(1), &[table.into(), column.into()])?.is_empty())
 }
 
 fn bindings(client: &spi::SpiClient<'_>) -> Result<Vec<Binding>, spi::Error> {

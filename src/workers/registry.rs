@@ -68,11 +68,16 @@ pub extern "C-unwind" fn pg_oidc_registry_main(_argument: pg_sys::Datum) {
         }
         if desk.published.is_none() {
             read_at = Instant::now();
+        }
+        let before = desk.published;
+        let pause = if desk.publish() { POLL } else { PAUSE };
+        if desk.published != before {
             unlocker.learn();
         }
-        let pause = if desk.publish() { POLL } else { PAUSE };
         desk.serve(&mut provisioner);
-        unlocker.unlock();
+        if desk.published.is_some() {
+            unlocker.unlock();
+        }
         let pause = pause.min(desk.ender.end());
         keeper.keep();
         let pause = if auditor.audit() { Duration::ZERO } else { pause };

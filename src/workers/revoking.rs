@@ -1,5 +1,6 @@
 //! Revocations that end by themselves: the people's roles that were locked for them may log in again.
 
+use super::reading::has_column;
 use crate::pg::{report, startup, worker};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -45,6 +46,9 @@ fn unlock() -> Result<bool, String> {
                         count(*) FILTER (WHERE r.until > clock_timestamp() AND r.until < 'infinity') \
                    FROM oidc.revocation r WHERE r.role_locked";
     Spi::connect_mut(|client| {
+        if !has_column(client, "oidc.revocation", "role_locked")? {
+            return Ok(false);
+        }
         let (over, open) = client.select(later, Some(1), &[])?.first().get_two::<i64, i64>()?;
         if over.unwrap_or(0) > 0 {
             client.update(

@@ -8,8 +8,10 @@
 //! 5. The HBA files and TLS: [`hba`].
 //! 6. Tables, providers (n113), keys, sizes against limits: [`policy`].
 //! 7. Rules and their roles: [`rules`].
+//! 8. People's own roles, their bindings and memberships: [`people`].
 
 mod hba;
+mod people;
 mod policy;
 mod rules;
 mod server;
@@ -21,10 +23,10 @@ use pg_oidc_test::extension::Server;
 use pg_oidc_test::keys::keys;
 use serde_json::json;
 
-use crate::scene::{SOON, Stage, good, rule_sql};
+use crate::scene::{SOON, Stage, good, rule_with};
 
 /// Every check, in the order in which they are shown.
-const CHECKS: [&str; 41] = [
+const CHECKS: [&str; 49] = [
     "library_preloaded",
     "library_version",
     "policy_database",
@@ -66,6 +68,14 @@ const CHECKS: [&str; 41] = [
     "repeated_rules",
     "denied_rules",
     "deny_all",
+    "token_passwords",
+    "person_privileges",
+    "person_bindings",
+    "person_rules",
+    "person_memberships",
+    "base_roles",
+    "person_connect",
+    "person_settings",
 ];
 
 /// A server that is set up as a real one should be, with one provider, one role and one rule named `main`.
@@ -210,15 +220,22 @@ fn many_findings_are_counted() -> Result<()> {
 fn a_part_that_cannot_be_looked_at() -> Result<()> {
     let stage = well(|builder| builder)?;
     let admin = stage.admin()?;
-    admin.rows(&rule_sql("main", &json!({ "sub": "x" }), "gone"))?;
-    let role = "rule_roles fail: Rule 2 gives nothing, for role \"gone\": The role does not exist.";
+    admin.rows(&rule_with("main", &json!({ "sub": "x" }), "main", &[("databases", "'{gone}'")]))?;
+    let rule =
+        "rule_databases warn: Rule 2 names database \"gone\", which does not exist or takes no connections.";
     admin.rows("ALTER TABLE oidc.provider RENAME TO supplier")?;
     let lacking = "This could not be checked: relation \"oidc.provider\" does not exist.";
     let found = findings(&admin)?;
-    for part in ["providers", "keys"] {
+    for part in ["providers", "keys", "rule_roles", "people"] {
         ensure!(found.contains(&format!("{part} fail: {lacking}")), "{found:?}");
     }
-    ensure!(found.iter().any(|found| found == role), "{found:?}");
+    ensure!(found.iter().any(|found| found == rule), "{found:?}");
     admin.rows("ALTER TABLE oidc.supplier RENAME TO provider")?;
-    finds(&admin, &[role])
+    finds(
+        &admin,
+        &[
+            rule,
+            "rule_connect fail: Rule 2 gives nothing: role \"main\" has CONNECT on none of its databases.",
+        ],
+    )
 }

@@ -1,6 +1,7 @@
 //! Logins from outside: real servers, real clients. One program, so that it is linked once.
 
 mod access;
+mod administration;
 mod audit_trail;
 mod board;
 mod constant_line;

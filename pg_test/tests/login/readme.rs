@@ -3,6 +3,11 @@
 //! 1. Every reason code stands in it, with its meaning, and no other code does.
 //! 2. Its SQL runs as it stands, on a server set up as it says, and the login that it shows works.
 //! 3. Every setting stands in it with the default that the server has.
+//! 4. People log in as themselves as it says: [`people`].
+//! 5. Tenants are kept apart by row-level security, as in its worked example: [`tenants`].
+
+mod people;
+mod tenants;
 
 use std::collections::BTreeSet;
 
@@ -39,18 +44,32 @@ fn every_reason_stands_in_the_readme() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn its_sql_and_its_login_work() -> Result<()> {
+/// The SQL of the blocks that stand below this mark.
+fn blocks<'a>(text: &'a str, mark: &str) -> Result<Vec<&'a str>> {
+    text.split(mark)
+        .skip(1)
+        .map(|below| {
+            let block = below.split_once("```sql\n").context("no SQL below a mark")?.1;
+            Ok(block.split_once("```").context("a block does not end")?.0)
+        })
+        .collect()
+}
+
+/// A server that is set up as the README says.
+fn corp() -> Result<Cluster> {
     let text = readme()?;
-    let block =
-        text.split_once("<!-- run by pg_test/tests/login/readme.rs -->").context("no block to run")?.1;
-    let block = block.split_once("```sql\n").context("no SQL in it")?.1;
-    let sql = block.split_once("   ```").context("the block does not end")?.0;
+    let blocks = blocks(&text, "<!-- run by pg_test/tests/login/readme.rs -->")?;
     let cluster = Cluster::builder(Server::shared()?).start()?;
-    cluster.admin(sql)?;
+    cluster.admin(blocks.first().context("no block to run")?)?;
     // The provider of the README is nobody's: its keys are given here, as nothing can be fetched from it.
     let set = jwks(&[&keys().rsa]);
     cluster.admin(&format!("UPDATE oidc.provider SET jwks = '{set}' WHERE name = 'corp'"))?;
+    Ok(cluster)
+}
+
+#[test]
+fn its_sql_and_its_login_work() -> Result<()> {
+    let cluster = corp()?;
     let token = Token::for_user("ada")
         .issuer("https://login.corp.example")
         .audience("https://warehouse.corp.example")

@@ -1,10 +1,7 @@
 //! Rows that are refused, at INSERT and at UPDATE, with message, detail and hint.
 //!
-//! 1. Columns of a provider that are not acted on yet.
-//! 2. Columns of a rule that are not acted on yet.
-//! 3. Tables that are not acted on yet.
-//! 4. Providers that cannot be right.
-//! 5. Rules that cannot be right, column by column, and columns that do not go together.
+//! 1. Providers that cannot be right.
+//! 2. Rules that cannot be right, column by column, and columns that do not go together.
 
 use anyhow::{Result, ensure};
 use pg_oidc_test::client::{Session, Told};
@@ -44,56 +41,10 @@ fn refused_in_rule(admin: &Session, name: &str, column: &str, value: &str) -> Re
     refused_column(admin, &sql, "oidc.role_mapping", &format!("provider = '{name}'"), column, value)
 }
 
-fn is_clear(told: &Told, message: &str) {
-    assert_eq!(told.message, message);
-    assert!(told.detail.is_some() && told.hint.is_some(), "{told:?}");
-    assert_eq!(told.code, "23514", "{told:?}");
-}
-
 /// Core's own words for a null in a column that must have a value.
 fn is_null(told: &Told, column: &str) {
     assert_eq!(told.code, "23502", "{told:?}");
     assert!(told.message.starts_with(&format!("null value in column \"{column}\" ")), "{told:?}");
-}
-
-#[test]
-fn provider_columns_not_acted_on() -> Result<()> {
-    stage().trio("soon")?;
-    let admin = stage().admin()?;
-    let columns = [
-        ("identity_pattern", "'^(.*)@corp\\.example$'"),
-        ("identity_role", "'\\1'"),
-        ("auto_provision", "true"),
-        ("base_role", "'soon'"),
-    ];
-    for (column, value) in columns {
-        let told = refused_in_provider(&admin, "soon", column, value)?;
-        is_clear(&told, &format!("\"{column}\" is not supported yet"));
-    }
-    admin
-        .rows("UPDATE oidc.provider SET session_limit = 'none', auto_provision = false WHERE name = 'soon'")
-        .map(drop)
-}
-
-#[test]
-fn tables_not_acted_on() -> Result<()> {
-    stage().trio("soontable")?;
-    let admin = stage().admin()?;
-    let rows = [
-        ("identity_role", "(provider, subject, role) VALUES ('soontable', 'x', 'x')"),
-        ("granted_membership", "(role, member) VALUES ('x', 'y')"),
-    ];
-    for (table, row) in rows {
-        let told = admin.error(&format!("INSERT INTO oidc.{table} {row}"))?;
-        assert_eq!(told.message, format!("table \"oidc.{table}\" is not supported yet"));
-        assert_eq!(told.code, "0A000");
-        ensure!(told.detail.is_some(), "{told:?}");
-        admin.rows("SET session_replication_role = replica")?;
-        let replica = admin.error(&format!("INSERT INTO oidc.{table} {row}"))?;
-        admin.rows("RESET session_replication_role")?;
-        assert_eq!(replica, told);
-    }
-    Ok(())
 }
 
 #[test]
@@ -125,6 +76,10 @@ fn providers_that_cannot_be_right() -> Result<()> {
         ("clock_skew", "'-1 s'", "\"clock_skew\" must be between 0 and 300 seconds"),
         ("max_token_age", "'0'", "\"max_token_age\" must be positive"),
         ("max_stale", "'59 s'", "\"max_stale\" must be at least 60 seconds"),
+        ("identity_pattern", "'(.+)'", "\"identity_pattern\" and \"identity_role\" must be set together"),
+        ("identity_role", "'\\1'", "\"identity_pattern\" and \"identity_role\" must be set together"),
+        ("auto_provision", "true", "\"auto_provision\" needs \"identity_pattern\" and \"identity_role\""),
+        ("base_role", "''", "\"base_role\" must have 1 to 63 bytes"),
         ("ca_certificate", "'not PEM'", "\"ca_certificate\" is not a PEM certificate"),
         ("jwks", "'{\"keys\": []}'", "\"jwks\" has no usable key"),
         ("jwks", "'{}'", "\"jwks\" is not an acceptable key set"),
