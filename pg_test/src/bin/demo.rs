@@ -1,7 +1,12 @@
 //! `cargo demo [--keep] [--pg N]`: a token opens a session, from nothing to psql, on real parts.
 //!
+//! Then a person logs in as herself, her session ends, and she is revoked: [`people`].
+//!
 //! A private server with the extension, a certified OpenID provider, the real psql. Without `--keep` it ends
 //! by itself and leaves nothing behind; with it everything stays up until Enter or Ctrl-C.
+
+#[path = "demo/people.rs"]
+mod people;
 
 use std::io::{BufRead, IsTerminal};
 use std::process::ExitCode;
@@ -14,6 +19,7 @@ use pg_oidc_test::extension::{self, SUPERUSER, Server};
 use pg_oidc_test::keys::keys;
 use pg_oidc_test::postgres::{Choice, Postgres};
 use pg_oidc_test::provider::{AUDIENCE, Client, Provider, SECRET};
+use pg_oidc_test::psql::Seen;
 use pg_oidc_test::terminal::{Step, bold, faint, heading, say};
 use pg_oidc_test::token::{Token, tampered};
 use pg_oidc_test::{machine, tools};
@@ -80,6 +86,7 @@ fn demo(choice: Choice, keep: bool) -> Result<()> {
     let token = good_login(&stage)?;
     heading("What is refused: the client sees one line, the reason is for the server's log");
     refusals(&stage, &token)?;
+    people::walk(&stage)?;
 
     if keep {
         heading("All of it stays up. To paste into another terminal");
@@ -116,6 +123,7 @@ fn set_up(choice: Choice) -> Result<Stage> {
         .client(Client::new("late-job").claims(groups(GROUP)).age(7200))
         .client(Client::new("billing-job").claims(groups(GROUP)).audience("https://billing.example"))
         .client(Client::new("guest-job").claims(groups("visitors")))
+        .client(Client::new(people::PERSON).claims(groups(people::PEOPLE)))
         .start()?;
     step.done_with(provider.issuer());
 
@@ -158,17 +166,22 @@ fn good_login(stage: &Stage) -> Result<String> {
         "  $ PGPASSWORD=$TOKEN psql 'host=127.0.0.1 port={port} user={ROLE} dbname=postgres sslmode=verify-full'"
     )));
     let seen = stage.cluster.login(ROLE).password(&token).show(SESSION)?;
+    show(SESSION, &seen);
+    let refused_query = seen.stderr.contains("permission denied for table salaries");
+    ensure!(seen.stdout.contains("report-job") && refused_query, "this was not to be: {seen:?}");
+    Ok(token)
+}
+
+/// Statements with their answers; the error belongs to the first that has none.
+fn show(statements: &[&str], seen: &Seen) {
     let mut answers = seen.stdout.split("\n\n").map(str::trim_end).filter(|answer| !answer.is_empty());
-    for statement in SESSION {
+    for statement in statements {
         say(&indented(&format!("\n{} {statement};", faint("=>"))));
         match answers.next() {
             Some(answer) => say(&indented(answer)),
             None => say(&indented(seen.stderr.trim())),
         }
     }
-    let refused_query = seen.stderr.contains("permission denied for table salaries");
-    ensure!(seen.stdout.contains("report-job") && refused_query, "this was not to be: {seen:?}");
-    Ok(token)
 }
 
 /// What is tried, and the password for it.
