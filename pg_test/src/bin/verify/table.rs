@@ -1,0 +1,126 @@
+//! The table at the end: what is tested, one row for each file of tests, by server.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+
+use pg_oidc_test::workspace;
+
+/// The version that has a second door, whose run would be a column of its own.
+const SECOND_DOOR: u32 = 18;
+/// Characters of a file's description.
+const LONGEST: usize = 76;
+/// What stands where nothing was run.
+const NOTHING: &str = "–";
+
+/// How a test ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    Passed,
+    Failed,
+    /// It said that it does not apply to this server.
+    Skipped,
+}
+
+/// Tests of one file on one server.
+#[derive(Default, Clone, Copy)]
+struct Cell {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Cell {
+    fn text(self) -> String {
+        let parts = [(self.passed, ""), (self.failed, " failed"), (self.skipped, " skipped")];
+        let parts: Vec<String> = parts
+            .iter()
+            .filter(|(number, _)| *number > 0)
+            .map(|(number, word)| format!("{number}{word}"))
+            .collect();
+        if parts.is_empty() { NOTHING.to_owned() } else { parts.join(", ") }
+    }
+}
+
+/// What was counted, by file of tests and by column.
+#[derive(Default)]
+pub(super) struct Table {
+    rows: BTreeMap<String, BTreeMap<String, Cell>>,
+}
+
+impl Table {
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Counts a test of this file on this major version.
+    pub(super) fn count(&mut self, row: &str, major: u32, outcome: Outcome) {
+        let row = self.rows.entry(row.to_owned()).or_default();
+        let cell = row.entry(major.to_string()).or_default();
+        match outcome {
+            Outcome::Passed => cell.passed += 1,
+            Outcome::Failed => cell.failed += 1,
+            Outcome::Skipped => cell.skipped += 1,
+        }
+    }
+
+    /// The table in plain text, with a column for each of these versions, and the sums.
+    pub(super) fn text(&self, majors: &[u32]) -> String {
+        let mut columns: Vec<String> = majors.iter().map(u32::to_string).collect();
+        if majors.contains(&SECOND_DOOR) {
+            columns.push(format!("{SECOND_DOOR} oauth"));
+        }
+        let cells = |row: &BTreeMap<String, Cell>| -> Vec<String> {
+            columns.iter().map(|column| row.get(column).copied().unwrap_or_default().text()).collect()
+        };
+        let mut lines = vec![("".to_owned(), columns.clone(), String::new())];
+        lines.extend(self.rows.iter().map(|(name, row)| (name.clone(), cells(row), description(name))));
+        lines.push(("all".to_owned(), cells(&self.sums()), String::new()));
+
+        let width =
+            |of: &dyn Fn(&(String, Vec<String>, String)) -> usize| lines.iter().map(of).max().unwrap_or(0);
+        let first = width(&|line| line.0.chars().count());
+        let widths: Vec<usize> = (0..columns.len())
+            .map(|column| width(&|line| line.1.get(column).map_or(0, |cell| cell.chars().count())))
+            .collect();
+        let mut text = String::new();
+        for (name, cells, about) in &lines {
+            let mut line = format!("  {name:<first$}");
+            for (cell, width) in cells.iter().zip(&widths) {
+                let _ = write!(line, "  {cell:>width$}");
+            }
+            let _ = write!(line, "  {about}");
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text.trim_end().to_owned()
+    }
+
+    fn sums(&self) -> BTreeMap<String, Cell> {
+        let mut sums: BTreeMap<String, Cell> = BTreeMap::new();
+        for (column, cell) in self.rows.values().flatten() {
+            let sum = sums.entry(column.clone()).or_default();
+            sum.passed += cell.passed;
+            sum.failed += cell.failed;
+            sum.skipped += cell.skipped;
+        }
+        sums
+    }
+}
+
+/// The first sentence of a file of tests.
+fn description(name: &str) -> String {
+    let tests = workspace().join("pg_test/tests");
+    let files = [tests.join("login").join(format!("{name}.rs")), tests.join(format!("{name}.rs"))];
+    let Some(text) = files.iter().find_map(|file| fs::read_to_string(file).ok()) else {
+        return String::new();
+    };
+    let lines = text.lines().map_while(|line| line.strip_prefix("//! "));
+    let said = lines.collect::<Vec<_>>().join(" ");
+    let sentence = said.split(". ").next().unwrap_or_default().trim_end_matches('.');
+    if sentence.chars().count() <= LONGEST {
+        return sentence.to_owned();
+    }
+    let cut: String = sentence.chars().take(LONGEST).collect();
+    format!("{}…", cut.rsplit_once(' ').map_or(cut.as_str(), |(whole, _)| whole))
+}
