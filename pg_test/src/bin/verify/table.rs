@@ -77,12 +77,12 @@ impl Table {
         lines.extend(self.rows.iter().map(|(name, row)| (name.clone(), cells(row), description(name))));
         lines.push(("all".to_owned(), cells(&self.sums()), String::new()));
 
-        let width =
-            |of: &dyn Fn(&(String, Vec<String>, String)) -> usize| lines.iter().map(of).max().unwrap_or(0);
-        let first = width(&|line| line.0.chars().count());
-        let widths: Vec<usize> = (0..columns.len())
-            .map(|column| width(&|line| line.1.get(column).map_or(0, |cell| cell.chars().count())))
-            .collect();
+        let first = lines.iter().map(|line| line.0.chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            let cells = lines.iter().filter_map(|line| line.1.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns.len()).map(width).collect();
         let mut text = String::new();
         for (name, cells, about) in &lines {
             let mut line = format!("  {name:<first$}");
