@@ -166,7 +166,15 @@ fn upgrade(old: u32, early: bool) -> Result<()> {
     for (query, (found, expected)) in SAME.iter().zip(snapshot(&after)?.iter().zip(&same)) {
         assert_eq!(found, expected, "{query}");
     }
-    come_again(&after).with_context(|| format!("from {old}"))
+    come_again(&after).with_context(|| format!("from {old}"))?;
+    // What was inherited of the base role still is, and is for whoever is new. Before 16 nothing was.
+    let inherits = |person: &str| {
+        let membership = format!("member = '{person}'::regrole AND roleid = 'base'::regrole");
+        after.admin_value(&format!("SELECT inherit_option FROM pg_auth_members WHERE {membership}"))
+    };
+    assert_eq!(inherits("dora")?, "t");
+    assert_eq!(inherits("alice")?, if old < 16 { "f" } else { "t" });
+    Ok(())
 }
 
 #[test]

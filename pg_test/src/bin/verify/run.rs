@@ -9,7 +9,7 @@ use pg_oidc_test::terminal::Step;
 use pg_oidc_test::{SKIPPED, program};
 
 use super::checks::cargo;
-use super::table::Outcome;
+use super::table::{Column, Outcome, SECOND_DOOR};
 use super::{Tally, copy_of};
 
 /// The packages whose tests know of no server: they are run once.
@@ -33,8 +33,9 @@ pub(super) fn all(tally: &mut Tally, majors: &[u32], copies: &[Server]) -> Resul
         bail!("the tests were not run, as they could not be built");
     }
     tests(tally, &SERVERLESS, None, copies)?;
-    for major in majors {
-        let run = copy_of(copies, *major).and_then(|_| tests(tally, &OUTSIDE, Some(*major), copies));
+    for column in Column::all(majors).into_iter().filter(|column| column.is_run()) {
+        let copy = copy_of(copies, column.major);
+        let run = copy.and_then(|_| tests(tally, &OUTSIDE, Some(column), copies));
         if let Err(error) = run {
             tally.failed += 1;
             tally.failures.push(format!("{error:#}"));
@@ -47,17 +48,20 @@ fn named<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().flat_map(|package| ["--package", package]).collect()
 }
 
-/// Runs the tests of these packages, on the server of a major version or without one, and counts every test by itself.
-fn tests(tally: &mut Tally, packages: &[&str], major: Option<u32>, copies: &[Server]) -> Result<()> {
+/// Runs the tests of these packages, in one column of the table or without a server, and counts every test by itself.
+fn tests(tally: &mut Tally, packages: &[&str], column: Option<Column>, copies: &[Server]) -> Result<()> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
     // What passing tests say is shown too: whether they were skipped.
     command.args(named(packages)).env("RUST_BACKTRACE", "0").args(["--", "--show-output"]);
     for copy in copies {
         command.env(server_variable(copy.major()), copy.root());
     }
-    major.map_or(Choice::Machine, Choice::Major).hand_on(&mut command);
+    column.map_or(Choice::Machine, |column| Choice::Major(column.major)).hand_on(&mut command);
+    if column.is_some_and(|column| column.second_door) {
+        command.env(SECOND_DOOR.variable, SECOND_DOOR.name);
+    }
 
-    let mut run = Run { tally, major, suite: None, failed: 0 };
+    let mut run = Run { tally, column, suite: None, failed: 0 };
     let (success, _) =
         program::followed(&mut command, |line| run.see(line)).context("could not run the tests")?;
     run.close();
@@ -82,7 +86,7 @@ struct Suite {
 /// What `cargo test` has said so far.
 struct Run<'a> {
     tally: &'a mut Tally,
-    major: Option<u32>,
+    column: Option<Column>,
     suite: Option<Suite>,
     failed: u64,
 }
@@ -96,7 +100,7 @@ impl Run<'_> {
             let name = name.rsplit(['/', '(']).next().unwrap_or(name).trim_end_matches(')');
             let name = name.rsplit_once('-').map_or(name, |(name, _)| name).to_owned();
             let kind = if text.starts_with("Doc") { "examples in the documentation" } else { "tests" };
-            let on = self.major.map_or(String::new(), |major| format!(" on PostgreSQL {major}"));
+            let on = self.column.map_or(String::new(), |column| format!(" on PostgreSQL {}", column.name()));
             let step = Step::begin(format!("{name}: {kind}{on}"));
             let (said, ended, of) = (Vec::new(), BTreeMap::new(), String::new());
             self.suite = Some(Suite { name, step, said, counts: None, ended, of });
@@ -117,14 +121,14 @@ impl Run<'_> {
         tally.passed += passed;
         tally.failed += failed;
         self.failed += failed;
-        if let Some(major) = self.major {
+        if let Some(column) = self.column {
             for (test, outcome) in &suite.ended {
                 // The tests of the program `login` by module, those of the other programs by program.
                 let row = test.split_once("::").map_or(suite.name.as_str(), |(module, _)| module);
-                tally.table.count(row, major, *outcome);
+                tally.table.count(row, column, *outcome);
             }
             if suite.counts.is_none() {
-                tally.table.count(&suite.name, major, Outcome::Failed);
+                tally.table.count(&suite.name, column, Outcome::Failed);
             }
         }
         let apart = if skipped > 0 { format!(", {skipped} skipped") } else { String::new() };

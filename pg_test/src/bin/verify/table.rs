@@ -6,12 +6,48 @@ use std::fs;
 
 use pg_oidc_test::workspace;
 
-/// The version that has a second door, whose run would be a column of its own.
-const SECOND_DOOR: u32 = 18;
 /// Characters of a file's description.
 const LONGEST: usize = 76;
 /// What stands where nothing was run.
 const NOTHING: &str = "–";
+
+/// A second door: the version that has it, its name, and the variable that has the tests go through it.
+pub(super) struct SecondDoor {
+    pub(super) major: u32,
+    pub(super) name: &'static str,
+    pub(super) variable: &'static str,
+}
+
+/// The OAUTHBEARER door. Not run as long as there is no such variable: its column stays empty.
+pub(super) const SECOND_DOOR: SecondDoor = SecondDoor { major: 18, name: "oauth", variable: "" };
+
+/// One run of the tests: on which version, through which door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Column {
+    pub(super) major: u32,
+    pub(super) second_door: bool,
+}
+
+impl Column {
+    /// The columns for these versions.
+    pub(super) fn all(majors: &[u32]) -> Vec<Self> {
+        let first = majors.iter().map(|major| Self { major: *major, second_door: false });
+        let second = majors.contains(&SECOND_DOOR.major);
+        let second = second.then_some(Self { major: SECOND_DOOR.major, second_door: true });
+        first.chain(second).collect()
+    }
+
+    /// Whether its tests can be run.
+    pub(super) fn is_run(self) -> bool {
+        !self.second_door || !SECOND_DOOR.variable.is_empty()
+    }
+
+    /// As in `18 oauth`.
+    pub(super) fn name(self) -> String {
+        let door = if self.second_door { SECOND_DOOR.name } else { "" };
+        format!("{} {door}", self.major).trim_end().to_owned()
+    }
+}
 
 /// How a test ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +89,10 @@ impl Table {
         self.rows.is_empty()
     }
 
-    /// Counts a test of this file on this major version.
-    pub(super) fn count(&mut self, row: &str, major: u32, outcome: Outcome) {
+    /// Counts a test of this file in this run.
+    pub(super) fn count(&mut self, row: &str, column: Column, outcome: Outcome) {
         let row = self.rows.entry(row.to_owned()).or_default();
-        let cell = row.entry(major.to_string()).or_default();
+        let cell = row.entry(column.name()).or_default();
         match outcome {
             Outcome::Passed => cell.passed += 1,
             Outcome::Failed => cell.failed += 1,
@@ -66,10 +102,7 @@ impl Table {
 
     /// The table in plain text, with a column for each of these versions, and the sums.
     pub(super) fn text(&self, majors: &[u32]) -> String {
-        let mut columns: Vec<String> = majors.iter().map(u32::to_string).collect();
-        if majors.contains(&SECOND_DOOR) {
-            columns.push(format!("{SECOND_DOOR} oauth"));
-        }
+        let columns: Vec<String> = Column::all(majors).into_iter().map(Column::name).collect();
         let cells = |row: &BTreeMap<String, Cell>| -> Vec<String> {
             columns.iter().map(|column| row.get(column).copied().unwrap_or_default().text()).collect()
         };
