@@ -14,8 +14,8 @@ use super::{Tally, copy_of};
 
 /// The packages whose tests know of no server: they are run once.
 const SERVERLESS: [&str; 2] = ["pg_oidc_core", "pg_oidc_net"];
-/// The package whose tests are run on each server; the extension itself is tested from outside, by these.
-const OUTSIDE: [&str; 1] = ["pg_oidc_test"];
+/// The package that has the tests to be run on each server; the extension itself is tested from outside, by these.
+const OUTSIDE: &str = "pg_oidc_test";
 /// Lines of a failed test program's output that are repeated at the end.
 const SHOWN: usize = 200;
 
@@ -24,7 +24,7 @@ pub(super) fn all(tally: &mut Tally, majors: &[u32], copies: &[Server]) -> Resul
     let mut built = false;
     tally.check("Building the tests", |step| {
         let mut build = cargo(&["test", "--no-run"]);
-        let packages = [SERVERLESS.as_slice(), &OUTSIDE].concat();
+        let packages = [SERVERLESS.as_slice(), &[OUTSIDE]].concat();
         program::watched(build.args(named(&packages)), |line| step.note(line))?;
         built = true;
         Ok(())
@@ -32,10 +32,12 @@ pub(super) fn all(tally: &mut Tally, majors: &[u32], copies: &[Server]) -> Resul
     if !built {
         bail!("the tests were not run, as they could not be built");
     }
-    tests(tally, &SERVERLESS, None, copies)?;
+    tests(tally, &named(&SERVERLESS), None, copies)?;
+    tests(tally, &["--package", OUTSIDE, "--lib"], None, copies)?;
     for column in Column::all(majors).into_iter().filter(|column| column.is_run()) {
         let copy = copy_of(copies, column.major);
-        let run = copy.and_then(|_| tests(tally, &OUTSIDE, Some(column), copies));
+        let run =
+            copy.and_then(|_| tests(tally, &["--package", OUTSIDE, "--test", "*"], Some(column), copies));
         if let Err(error) = run {
             tally.failed += 1;
             tally.failures.push(format!("{error:#}"));
@@ -48,11 +50,12 @@ fn named<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     packages.iter().flat_map(|package| ["--package", package]).collect()
 }
 
-/// Runs the tests of these packages, in one column of the table or without a server, and counts every test by itself.
-fn tests(tally: &mut Tally, packages: &[&str], column: Option<Column>, copies: &[Server]) -> Result<()> {
+/// Runs the tests that cargo chooses by these words, in one column of the table or without a server, and counts every
+/// test by itself.
+fn tests(tally: &mut Tally, chosen: &[&str], column: Option<Column>, copies: &[Server]) -> Result<()> {
     let mut command = cargo(&["test", "--no-fail-fast"]);
     // What passing tests say is shown too: whether they were skipped.
-    command.args(named(packages)).env("RUST_BACKTRACE", "0").args(["--", "--show-output"]);
+    command.args(chosen).env("RUST_BACKTRACE", "0").args(["--", "--show-output"]);
     for copy in copies {
         command.env(server_variable(copy.major()), copy.root());
     }
