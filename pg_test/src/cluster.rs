@@ -284,8 +284,16 @@ impl Cluster {
     /// # Errors
     /// When it does not start; the error shows what it logged.
     pub fn start(&self) -> Result<()> {
+        self.start_with("")
+    }
+
+    /// As [`Cluster::start`], with these words on the server's command line.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_with(&self, words: &str) -> Result<()> {
         let mark = self.log_mark();
-        let mut start = self.pg_ctl(&["-w", "-t", "60", "-s", "start", "-l"])?;
+        let mut start = self.pg_ctl(&["-w", "-t", "60", "-s", "-o", words, "start", "-l"])?;
         start.arg(self.log_file());
         start.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let why = || anyhow!("the server did not start\n{}", program::tail(&self.log_since(mark)));

@@ -6,19 +6,31 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::account::Account;
-use crate::postgres::Postgres;
+use crate::postgres::{Choice, Postgres, SUPPORTED};
 use crate::program;
 use crate::scratch::Scratch;
 use crate::terminal::Step;
 use crate::{target_dir, tools, workspace};
 
-/// Names a finished server copy, so that one run of `cargo verify` makes it once for all test programs.
-pub const SERVER_VARIABLE: &str = "PG_OIDC_TEST_SERVER";
+/// Names a finished server copy of a major version, so that one run of `cargo verify` makes it once for all test
+/// programs.
+pub fn server_variable(major: u32) -> String {
+    format!("PG_OIDC_TEST_SERVER_{major}")
+}
+
+/// The major versions whose servers tests of this one need too: what it is upgraded from, or what it is not to load.
+pub fn beside(major: u32) -> Vec<u32> {
+    let (first, last) = (*SUPPORTED.start(), *SUPPORTED.end());
+    let mut majors = if major == first { vec![first + 1] } else { vec![first, major - 1] };
+    majors.dedup();
+    majors.retain(|beside| *beside <= last);
+    majors
+}
 
 /// The data directory that every temporary cluster is copied from, under the root of a server copy.
 const TEMPLATE: &str = "template";
@@ -31,6 +43,7 @@ pub const SUPERUSER: &str = "postgres";
 pub struct Server {
     root: PathBuf,
     bin: PathBuf,
+    library: PathBuf,
     major: u32,
     _scratch: Option<Arc<Scratch>>,
 }
@@ -77,21 +90,38 @@ impl Server {
     /// # Errors
     /// When it cannot be built or copied.
     pub fn shared() -> Result<&'static Self> {
-        static SERVER: LazyLock<Result<Server, String>> = LazyLock::new(|| {
-            let made = || {
-                let postgres = Postgres::chosen()?;
-                if let Some(root) = std::env::var_os(SERVER_VARIABLE) {
-                    return Server::at(PathBuf::from(root), &postgres, None);
-                }
-                let step = Step::begin("Building the extension for the tests");
-                let package = build(&postgres, Use::Test, |line| step.note(line))?;
-                let server = Server::copy(&postgres, Some(&package))?;
-                step.done();
-                Ok(server)
-            };
-            made().map_err(|error: anyhow::Error| format!("{error:#}"))
-        });
-        SERVER.as_ref().map_err(|error| anyhow!("{error}"))
+        static CHOSEN: OnceLock<Result<&'static Server, String>> = OnceLock::new();
+        let find = || Server::of(&Postgres::chosen()?);
+        let found = CHOSEN.get_or_init(|| find().map_err(|error| format!("{error:#}")));
+        found.as_ref().copied().map_err(|error| anyhow!("{error}"))
+    }
+
+    /// As [`Server::shared`], of a major version that tests need beside the chosen one.
+    ///
+    /// # Errors
+    /// When it cannot be had, built or copied.
+    pub fn of_major(major: u32) -> Result<&'static Self> {
+        Self::of(&Postgres::find(Choice::Major(major))?)
+    }
+
+    fn of(postgres: &Postgres) -> Result<&'static Self> {
+        /// One for each supported major version.
+        static SERVERS: [OnceLock<Result<Server, String>>; 4] = [const { OnceLock::new() }; 4];
+        let major = postgres.major();
+        let place = usize::try_from(major - SUPPORTED.start())?;
+        let made = || {
+            if let Some(root) = std::env::var_os(server_variable(major)) {
+                return Server::at(PathBuf::from(root), postgres, None);
+            }
+            let step = Step::begin(format!("Building the extension for the tests on PostgreSQL {major}"));
+            let package = build(postgres, Use::Test, |line| step.note(line))?;
+            let server = Server::copy(postgres, Some(&package))?;
+            step.done();
+            Ok(server)
+        };
+        let server = SERVERS.get(place).with_context(|| format!("PostgreSQL {major} is not supported"))?;
+        let server = server.get_or_init(|| made().map_err(|error: anyhow::Error| format!("{error:#}")));
+        server.as_ref().map_err(|error| anyhow!("{error}"))
     }
 
     /// A copy of the server, with the files of a package from [`build`] in it.
@@ -119,7 +149,8 @@ impl Server {
         if !bin.join("postgres").is_file() {
             bail!("no server at {}", root.display());
         }
-        Ok(Self { root, bin, major: postgres.major(), _scratch: scratch.map(Arc::new) })
+        let library = root.join(postgres.folder("--pkglibdir")?.strip_prefix("/")?).join("pg_oidc.so");
+        Ok(Self { root, bin, library, major: postgres.major(), _scratch: scratch.map(Arc::new) })
     }
 
     /// Makes the data directory that clusters start from: initdb takes a second, a copy a moment.
@@ -130,6 +161,8 @@ impl Server {
         account.own(&data)?;
         let mut initdb = self.command("initdb")?;
         initdb.arg("-D").arg(&data).args(["-N", "-U", SUPERUSER, "--locale=C.UTF-8", "-E", "UTF8"]);
+        // In all versions, as from 18 on without being asked: pg_upgrade wants the same on both sides.
+        initdb.arg("--data-checksums");
         initdb.args(["--auth-local=peer", "--auth-host=scram-sha-256", "--no-instructions"]);
         program::output(&mut initdb).context("could not make a data directory")?;
         Ok(())
@@ -153,6 +186,11 @@ impl Server {
     /// The folder of the server's programs.
     pub fn bin(&self) -> &Path {
         &self.bin
+    }
+
+    /// The extension's library in the copy, if it was put there.
+    pub fn library(&self) -> &Path {
+        &self.library
     }
 
     /// One of the server's programs, run by the unprivileged user.

@@ -11,6 +11,7 @@
 //! | `extension` | the built extension in a private copy of that server |
 //! | `scratch`, `keeper` | a temporary folder, and the child that cleans up even when we are killed |
 //! | `cluster`, `psql`, `client` | a temporary cluster, logging in to it with the real psql and with tokio-postgres |
+//! | `upgrade` | pg_upgrade from one cluster to another |
 //! | `wire` | a client that speaks the protocol by hand |
 //! | `tls`, `keys`, `token` | certificates, signing keys, tokens |
 //! | `provider`, `issuer` | a certified OpenID provider, and one that misbehaves |
@@ -33,9 +34,18 @@ pub mod terminal;
 pub mod tls;
 pub mod token;
 pub mod tools;
+pub mod upgrade;
 pub mod wire;
 
 use std::path::{Path, PathBuf};
+
+/// What a test that does not apply to this server says before its reason, for `cargo verify` to count it apart.
+pub const SKIPPED: &str = "skipped: ";
+
+/// Says in a test that it does not apply here, and why.
+pub fn skip(why: &str) {
+    println!("{SKIPPED}{why}");
+}
 
 /// The folder of the workspace.
 pub fn workspace() -> &'static Path {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::{program, servers};
 
 /// Versions that the extension may be built for.
-const SUPPORTED: std::ops::RangeInclusive<u32> = 15..=18;
+pub const SUPPORTED: std::ops::RangeInclusive<u32> = 15..=18;
 
 /// Names the major version that `cargo test` is to use, as `--pg` does for `cargo verify` and `cargo demo`.
 pub const MAJOR_VARIABLE: &str = "PG_OIDC_TEST_PG";

@@ -34,4 +34,5 @@ mod session;
 mod sessions;
 mod stage;
 mod tokens;
+mod upgrades;
 mod versions;

@@ -275,7 +275,12 @@ fn everything(admin: &Session) -> Result<String> {
     )?;
     let mut text = String::new();
     for name in names.into_iter().flatten().flatten() {
-        for row in admin.rows(&format!("SELECT x::text FROM {name} x"))? {
+        let rows = match admin.try_rows(&format!("SELECT x::text FROM {name} x"))? {
+            // From 18 on: which memory is where, which not every machine tells.
+            Err(told) if told.message.contains("NUMA") => continue,
+            rows => rows.map_err(|told| anyhow::anyhow!("{name}: {told:?}"))?,
+        };
+        for row in rows {
             writeln!(text, "{name}: {row:?}")?;
         }
     }
