@@ -31,6 +31,12 @@ pub(crate) fn log(message: &str) {
     server_log(pg_sys::LOG_SERVER_ONLY as i32, message, None, None);
 }
 
+/// As [`log`], with what is to be done.
+#[cfg(feature = "pg18")]
+pub(super) fn log_with_hint(message: &str, hint: &str) {
+    server_log(pg_sys::LOG_SERVER_ONLY as i32, message, None, Some(hint));
+}
+
 /// Writes the reason of a refusal to the server log. Names that came from a client are written with escapes
 /// (`{:?}`): no newline reaches the log.
 pub(crate) fn log_refusal(connection: &Connection, refusal: &Refusal) {
