@@ -2,6 +2,7 @@
 
 mod access;
 mod audit_trail;
+mod bearer;
 mod board;
 mod constant_line;
 mod crashes;
