@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::account::{Account, is_root};
-use crate::door::{self, Door};
+use crate::door::Door;
 use crate::extension::{SUPERUSER, Server};
 use crate::program;
 use crate::relay::Relay;
@@ -243,25 +243,6 @@ impl Cluster {
     pub fn write_guarded(&self, lines: &str) -> Result<()> {
         let lines = Door::chosen()?.lines(lines);
         self.write(&format!("data/{GUARDED_FILE}"), &format!("{ADMIN_LINE}{lines}"))
-    }
-
-    /// At the OAUTHBEARER door, where each line has one issuer: has this user come with tokens of this one. Elsewhere
-    /// nothing is to be done.
-    ///
-    /// # Errors
-    /// When the guarded file cannot be written, or the server does not read it.
-    pub fn expect_issuer(&self, user: &str, issuer: &str) -> Result<()> {
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        if Door::chosen()? == Door::Password {
-            return Ok(());
-        }
-        let _held = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let file = format!("data/{GUARDED_FILE}");
-        let text = fs::read_to_string(self.file(&file))?;
-        let rest = text.strip_prefix(ADMIN_LINE).unwrap_or(&text);
-        let line = format!("hostssl all,replication \"{user}\" 127.0.0.1/32 {}", door::method(issuer));
-        self.write(&file, &format!("{ADMIN_LINE}{line}\n{rest}"))?;
-        self.reload()
     }
 
     /// The port of the relay to the OAUTHBEARER door.

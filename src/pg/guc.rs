@@ -203,7 +203,7 @@ unsafe extern "C-unwind" fn only_after_decision(
         LOOKED.store(true, Ordering::Relaxed);
         if line != port::Line::Other && !DECIDED.load(Ordering::Relaxed) {
             report::log_refusal(&connection, &Refusal::DoorBypassed);
-            report::refuse(&connection.user, report::Outward::Refused);
+            report::refuse(&connection, report::Outward::Refused);
         }
     }
     match CORE_CHECK.get() {

@@ -135,7 +135,7 @@ unsafe extern "C-unwind" fn client_authentication(port: *mut server::Port, statu
     });
     match verdict.unwrap_or(Verdict::Refuse(Outward::Refused)) {
         Verdict::Admit => guc::note_decision(),
-        Verdict::Refuse(outward) => report::refuse(&connection.user, outward),
+        Verdict::Refuse(outward) => report::refuse(&connection, outward),
         Verdict::Leave => report::leave(),
     }
 }

@@ -63,24 +63,32 @@ fn judge(token: &[u8]) -> Option<String> {
     };
     let (connection, Line::Bearer) = port::current()? else { return None };
     let line = line();
+    // SAFETY: miscadmin.h; a counter of this process.
+    let held = unsafe { pg_sys::InterruptHoldoffCount };
     hooks::safely(door, &connection, || (door.validate)(&connection, &line, token)).unwrap_or_else(|| {
-        // SAFETY: lwlock.h: an ERROR leaves them held, and core goes on to wait for the client here instead of ending
-        // the transaction (xact.c, AbortTransaction does the same first thing).
-        unsafe { pg_sys::LWLockReleaseAll() };
+        // SAFETY: core goes on to wait for the client here instead of aborting the transaction, so this does what
+        // AbortTransaction does first (xact.c): an ERROR leaves locks held, and a place in a queue. The counter is set
+        // to 0 by an ERROR and counted down by locks that are let go after it (elog.c, errfinish): below 0, nothing
+        // would ever interrupt that wait.
+        unsafe {
+            pg_sys::LWLockReleaseAll();
+            pg_sys::ConditionVariableCancelSleep();
+            pg_sys::InterruptHoldoffCount = held;
+        }
         None
     })
 }
 
 /// What the HBA line asks of the token. (hba.c has both options on every such line.)
 fn line() -> OauthLine {
-    // SAFETY: as in `port::current`; the strings live as long as the line.
     let option = |text: *mut c_char| {
         if text.is_null() {
             return String::new();
         }
+        // SAFETY: a C string of hba.c's, which lives as long as the line.
         unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
     };
-    // SAFETY: MyProcPort and its line are those of the client whose token came.
+    // SAFETY: MyProcPort and its line are those of the client whose token came; see `port::current`.
     unsafe {
         let hba = (*server::MyProcPort).hba;
         OauthLine { issuer: option((*hba).oauth_issuer), scope: option((*hba).oauth_scope) }

@@ -70,11 +70,13 @@ pub(crate) fn refuse_to_start(message: &str, detail: Option<&str>, hint: Option<
 /// Refuses the login: the constant line to the client, then the end of this backend.
 ///
 /// Rust frames are not unwound, so whatever must be wiped or dropped is dropped before this is called.
-pub(crate) fn refuse(user: &str, outward: Outward) -> ! {
+pub(crate) fn refuse(connection: &Connection, outward: Outward) -> ! {
+    // At the OAUTHBEARER door core's own words, which all others hear there (auth.c, auth_failed).
+    let method = if connection.bearer { "OAuth bearer" } else { "OIDC" };
     let (sqlstate, message) = match outward {
         Outward::Refused => (
             pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            format!("OIDC authentication failed for user \"{user}\""),
+            format!("{method} authentication failed for user \"{}\"", connection.user),
         ),
         Outward::TlsRequired => (
             pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,

@@ -10,7 +10,7 @@
 //! 6. Without `delegate_ident_mapping` core's user map has the last word, and what it refuses is noted.
 //! 7. `n133` The locks: a library over our hook; lines of other validators are none of our business: [`neighbours`].
 //! 8. The library is only a validator; it is not preloaded: [`alone`].
-//! 9. `f001` A step of the decision fails, by a panic or an ERROR: [`failing`].
+//! 9. `f001` A step of the decision fails, by a panic or an ERROR, and core still ends who then keeps silent: [`failing`].
 //! 10. `n117` Messages that core refuses never come here.
 
 mod alone;

@@ -2,8 +2,10 @@
 
 use std::fs;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use pg_oidc_test::bearer::{SASL_CONTINUE, message};
 use pg_oidc_test::cluster::{Cluster, until};
+use pg_oidc_test::door::Door;
 use pg_oidc_test::psql::Way;
 use pg_oidc_test::wire::{Heard, Wire};
 
@@ -38,6 +40,7 @@ fn f001_every_step_of_a_login() -> Result<()> {
     let cluster = furnished(at_the_door(&[])?, &["guest"])?;
     let postmaster = || fs::read_to_string(cluster.file("data/postmaster.pid"));
     let before = postmaster()?;
+    let line = Door::Oauth.refusal("guest");
     let open = session(&cluster, "guest", &token("guest"))?;
     for action in ["panic", "error"] {
         for step in STEPS {
@@ -46,7 +49,12 @@ fn f001_every_step_of_a_login() -> Result<()> {
             let mark = cluster.log_mark();
             let ended =
                 Wire::bear(&cluster, Way::Tls, "guest", &token("guest")).with_context(|| about.clone())?;
-            ensure!(matches!(ended.heard, Heard::Error(_)), "{about}: {ended:?}");
+            let Heard::Error(refused) = ended.heard else { bail!("{about}: {ended:?}") };
+            assert_eq!(
+                (refused.field('M'), refused.field('C')),
+                (line.clone(), "28000".to_owned()),
+                "{about}"
+            );
             assert_eq!(reasons(&cluster, mark, "guest"), ["internal_error"], "{about}");
             ensure!(!cluster.log_since(mark).contains("after it was accepted"), "{about}");
             let listed = "SELECT count(*) FROM oidc.session";
@@ -78,5 +86,25 @@ fn n136_revoked_between_the_decision_and_the_session() -> Result<()> {
     // Its end is said to nobody: core does not speak to a client that it has not let in.
     ensure!(!matches!(&ended, Ok(ended) if ended.heard == Heard::Ready), "in");
     assert_eq!(cluster.admin_value("SELECT count(*) FROM oidc.session")?, "0");
+    calm(&cluster, &[&token("guest")])
+}
+
+#[test]
+fn f001_nothing_holds_the_timeout_after_a_failure() -> Result<()> {
+    if !here("f001_nothing_holds_the_timeout_after_a_failure")? {
+        return Ok(());
+    }
+    let cluster = furnished(at_the_door(&[])?.setting("authentication_timeout", "3s"), &["guest"])?;
+    for step in ["login_deciding=error", "login_decided=panic", ""] {
+        fail(&cluster, step)?;
+        let (mut wire, _) = Wire::begin(&cluster, Way::Tls, "guest")?;
+        let token = if step.is_empty() { "x".to_owned() } else { token("guest") };
+        wire.sasl(&message(&token))?;
+        assert_eq!(wire.hear()?, Some(Heard::Authentication(SASL_CONTINUE)), "{step}");
+        // The client keeps silent where core waits for its last word.
+        assert_eq!(wire.hear_all()?, [], "{step}");
+    }
+    fail(&cluster, "")?;
+    session(&cluster, "guest", &token("guest"))?;
     calm(&cluster, &[&token("guest")])
 }
