@@ -37,7 +37,7 @@ const WIRE: &str = "it is about the messages of the password door";
 const RETRY: &str = "core's line asks nobody to try again";
 
 /// Those among them that the OAUTHBEARER door has nothing to show for, and why.
-pub const ONLY_BY_PASSWORD: [(&str, &str); 21] = [
+pub const ONLY_BY_PASSWORD: [(&str, &str); 19] = [
     ("audit_trail::a_refused_login_is_a_row", SHAPE),
     ("audit_trail::failing::f023_f024_a_standby_keeps_none_and_promotion_begins", SHAPE),
     ("audit_trail::failing::f028_table_is_gone", SHAPE),
@@ -57,11 +57,6 @@ pub const ONLY_BY_PASSWORD: [(&str, &str); 21] = [
     ("tokens::form::n005_characters_outside_of_base64url", SHAPE),
     ("tokens::form::n018_words_and_blanks_around", SHAPE),
     ("tokens::keys::hanging_at_the_first_fetch", RETRY),
-    ("tokens::reasons::every_reason_of_the_door_is_provoked", "it reads the source"),
-    (
-        "tokens::secret::n120_no_piece_of_a_token_is_written_down",
-        "it looks for tokens in what the clients sent",
-    ),
 ];
 
 /// The method, its library and who is asked about the user; the issuer comes after it.
