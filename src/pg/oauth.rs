@@ -24,7 +24,7 @@ static CALLBACKS: server::OAuthValidatorCallbacks = server::OAuthValidatorCallba
 
 /// What core looks up by this name in a library that an `oauth` line names.
 #[unsafe(no_mangle)]
-pub extern "C-unwind" fn _PG_oauth_validator_module_init() -> *const server::OAuthValidatorCallbacks {
+pub(crate) extern "C-unwind" fn _PG_oauth_validator_module_init() -> *const server::OAuthValidatorCallbacks {
     ASKED.store(true, Ordering::Relaxed);
     &raw const CALLBACKS
 }
