@@ -26,11 +26,11 @@ pub(crate) fn native() -> Option<PathBuf> {
     FILES.get().map(|files| files.native.clone()).or_else(|| guc::native_hba_file().map(PathBuf::from))
 }
 
-/// Puts the guarded file in place of the server's own and locks it there; false where none is configured.
+/// Puts the guarded file in place of the server's own and locks it there; nothing where none is configured.
 ///
 /// The server does not start without the file that it was told to use.
-pub(crate) fn init() -> bool {
-    let Some(setting) = settings::hba_file() else { return false };
+pub(crate) fn init() {
+    let Some(setting) = settings::hba_file() else { return };
     let native = guc::native_hba_file().unwrap_or_default();
     let guarded = resolve(&setting, &native);
     if let Err(error) = std::fs::read(&guarded) {
@@ -48,8 +48,7 @@ pub(crate) fn init() -> bool {
     if guc::guard_hba_file(&guarded.to_string_lossy()).is_err() {
         report::refuse_to_start("cannot use the guarded HBA file: its path holds a NUL", None, None);
     }
-    guc::lock_session_authorization();
-    FILES.set(Files { guarded, native: PathBuf::from(native) }).is_ok()
+    let _ = FILES.set(Files { guarded, native: PathBuf::from(native) });
 }
 
 /// A relative path counts from the folder of the server's own file, as core's `include` does.

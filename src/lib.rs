@@ -121,15 +121,17 @@ extern "C-unwind" fn _PG_init() {
         return;
     }
     settings::init();
-    let guarded = hba_file::init();
+    hba_file::init();
     pg::role_setting::guard();
     workers::init();
     api::init();
     pg::hooks::install(
         pg::hooks::Memory { request: board::request, start: workers::open_board },
-        guarded.then_some(pg::hooks::Door {
+        pg::hooks::Door {
             judge: door::password::authenticate,
-            failed: door::password::failed,
-        }),
+            failed: door::failed,
+            validate: door::validator::validate,
+            finish: door::validator::finish,
+        },
     );
 }

@@ -109,7 +109,7 @@ pub(crate) fn init() {
     GucRegistry::define_string_guc(
         c"pg_oidc.hba_file",
         c"HBA file whose \"trust\" lines ask for an OIDC token.",
-        c"A relative path is resolved beside the server's own hba_file. Empty: tokens are not accepted.",
+        c"A relative path is resolved beside the server's own hba_file. Empty: no token is asked for.",
         &HBA_FILE,
         GucContext::Postmaster,
         GucFlags::SUPERUSER_ONLY,

@@ -6,19 +6,26 @@ use crate::pg::slots::Slot;
 use crate::pg::{report, startup};
 use crate::sessions;
 use crate::tallies::{Means, Outcome, TURNED_AWAY};
-use once_cell::sync::OnceCell;
+use std::cell::RefCell;
 
-/// The event of the login that this process has accepted; None in it where nothing can be written. Empty: none was.
-static ACCEPTED: OnceCell<Option<Event>> = OnceCell::new();
+thread_local! {
+    /// The event of the login that this process has accepted; None in it where nothing can be written. Empty: none was.
+    static ACCEPTED: RefCell<Option<Option<Event>>> = const { RefCell::new(None) };
+}
 
 /// Keeps the event of an accepted login, in case that core turns it away.
 pub(crate) fn expect(event: Option<Event>) {
-    let _ = ACCEPTED.set(event);
+    ACCEPTED.set(Some(event));
+}
+
+/// The login is refused here after all, and that is noted.
+pub(crate) fn forget() {
+    ACCEPTED.set(None);
 }
 
 /// Notes that this process, which leaves, was turned away by core, if it was.
 pub(crate) fn note(slot: &Slot) {
-    let Some(accepted) = ACCEPTED.get() else { return };
+    let Some(accepted) = ACCEPTED.take() else { return };
     if !startup::is_starting() {
         return;
     }

@@ -77,12 +77,17 @@ impl Login<'_> {
         ensure!(!self.client_certificate && self.extra.is_empty(), "only psql can connect like this");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mut config = Config::new();
-        config.user(&self.user).dbname(&self.database).port(self.cluster.port());
+        let relayed = self.relayed()?;
+        config.user(&self.user).dbname(&self.database).port(relayed.unwrap_or(self.cluster.port()));
         match self.way {
             Way::Socket => config.host_path(self.cluster.folder()),
-            Way::Tls | Way::Plain => config.host("127.0.0.1"),
+            Way::Tls | Way::Bearer | Way::Plain => config.host("127.0.0.1"),
         };
-        config.ssl_mode(if self.way == Way::Tls { SslMode::Require } else { SslMode::Disable });
+        config.ssl_mode(if self.way == Way::Tls && relayed.is_none() {
+            SslMode::Require
+        } else {
+            SslMode::Disable
+        });
         if let Some(password) = &self.password {
             config.password(password);
         }
@@ -114,7 +119,7 @@ impl Login<'_> {
 }
 
 /// Trusts the cluster's own authority and nobody else.
-fn trusting(cluster: &Cluster) -> Result<ClientConfig> {
+pub(crate) fn trusting(cluster: &Cluster) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(cluster.file("ca.pem"))?)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

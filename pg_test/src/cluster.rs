@@ -11,14 +11,16 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
 use crate::account::{Account, is_root};
+use crate::door::Door;
 use crate::extension::{SUPERUSER, Server};
 use crate::program;
+use crate::relay::Relay;
 use crate::scratch::Scratch;
 use crate::tls::{self, Authority};
 
@@ -55,6 +57,9 @@ const OURS: &[(&str, &str)] = &[
     ("pg_oidc.allow_http", "on"),
 ];
 
+/// Names the libraries that may judge tokens on `oauth` lines (18).
+pub const VALIDATORS: &str = "oauth_validator_libraries";
+
 /// How the superuser comes in, first line of both HBA files: over the unix socket, by who runs the client.
 const ADMIN_LINE: &str = "local all postgres peer map=admin\n";
 
@@ -75,6 +80,7 @@ pub struct Cluster {
     settings: Mutex<BTreeMap<String, String>>,
     environment: Vec<(String, String)>,
     port: u16,
+    relay: OnceLock<Relay>,
     scratch: Scratch,
 }
 
@@ -145,8 +151,13 @@ impl Builder {
         let mut copy = Command::new("cp");
         copy.arg("-a").arg(self.server.template()).arg(scratch.path().join("data"));
         program::output(&mut copy)?;
-        let (settings, environment) = (Mutex::new(self.settings), self.environment);
-        let mut cluster = Cluster { server: self.server, settings, environment, port: 0, scratch };
+        let mut settings = self.settings;
+        if Door::chosen()? == Door::Oauth {
+            settings.entry(VALIDATORS.to_owned()).or_insert_with(|| "pg_oidc".to_owned());
+        }
+        let (settings, environment) = (Mutex::new(settings), self.environment);
+        let mut cluster =
+            Cluster { server: self.server, settings, environment, port: 0, relay: OnceLock::new(), scratch };
 
         let authority = Authority::new()?;
         let (server, client) = (tls::loopback(&authority)?, authority.client("client")?);
@@ -230,7 +241,17 @@ impl Cluster {
     /// # Errors
     /// When the file cannot be written.
     pub fn write_guarded(&self, lines: &str) -> Result<()> {
+        let lines = Door::chosen()?.lines(lines);
         self.write(&format!("data/{GUARDED_FILE}"), &format!("{ADMIN_LINE}{lines}"))
+    }
+
+    /// The port of the relay to the OAUTHBEARER door.
+    pub(crate) fn relay(&self) -> Result<u16> {
+        if let Some(relay) = self.relay.get() {
+            return Ok(relay.port());
+        }
+        let relay = Relay::start(self)?;
+        Ok(self.relay.get_or_init(|| relay).port())
     }
 
     /// Writes pg_hba.conf anew: the superuser's line, then `lines`, then scram for everybody.

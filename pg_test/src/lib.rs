@@ -12,13 +12,16 @@
 //! | `scratch`, `keeper` | a temporary folder, and the child that cleans up even when we are killed |
 //! | `cluster`, `psql`, `client` | a temporary cluster, logging in to it with the real psql and with tokio-postgres |
 //! | `upgrade` | pg_upgrade from one cluster to another |
-//! | `wire` | a client that speaks the protocol by hand |
+//! | `wire`, `bearer` | a client that speaks the protocol by hand, and its words at the OAUTHBEARER door |
+//! | `door`, `relay` | the door that the clients come by, and what takes them to the other one |
 //! | `tls`, `keys`, `token` | certificates, signing keys, tokens |
 //! | `provider`, `issuer` | a certified OpenID provider, and one that misbehaves |
 
 pub mod account;
+pub mod bearer;
 pub mod client;
 pub mod cluster;
+pub mod door;
 pub mod extension;
 pub mod issuer;
 pub mod keeper;
@@ -28,6 +31,7 @@ pub mod postgres;
 pub mod program;
 pub mod provider;
 pub mod psql;
+pub mod relay;
 pub mod scratch;
 pub mod servers;
 pub mod terminal;

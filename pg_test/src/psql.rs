@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 use anyhow::{Context, Result};
 
 use crate::cluster::Cluster;
+use crate::door::Door;
 use crate::program;
 
 /// Between columns, and between rows: control characters that no value here contains.
@@ -16,6 +17,8 @@ const ROW: char = '\x1e';
 pub enum Way {
     /// TCP with TLS, the server's certificate checked against our own authority and the host name.
     Tls,
+    /// The same, with what is given as a password handed over by SASL OAUTHBEARER; the line has to be one of that method.
+    Bearer,
     /// TCP without TLS.
     Plain,
     /// The unix socket.
@@ -134,6 +137,13 @@ impl Login<'_> {
         self
     }
 
+    /// The port of the relay that takes this login to the OAUTHBEARER door, if that is the one and it can be taken there.
+    pub(crate) fn relayed(&self) -> Result<Option<u16>> {
+        let chosen = Door::chosen()? == Door::Oauth && self.way == Way::Tls;
+        let can = self.password.is_some() && !self.client_certificate;
+        if self.way == Way::Bearer || chosen && can { self.cluster.relay().map(Some) } else { Ok(None) }
+    }
+
     /// The psql command of this login, with the connection and the password but without SQL.
     ///
     /// # Errors
@@ -141,19 +151,20 @@ impl Login<'_> {
     pub fn command(&self) -> Result<Command> {
         let mut psql = self.cluster.server().command("psql")?;
         let cluster = self.cluster;
+        let relayed = self.relayed()?;
         let mut words = vec![
-            format!("port={}", cluster.port()),
+            format!("port={}", relayed.unwrap_or(cluster.port())),
             format!("user={}", quoted(&self.user)),
             format!("dbname={}", quoted(&self.database)),
             "connect_timeout=30".to_owned(),
         ];
         let sslmode = match self.way {
-            Way::Tls => "verify-full",
-            Way::Plain | Way::Socket => "disable",
+            Way::Tls if relayed.is_none() => "verify-full",
+            _ => "disable",
         };
         words.push(format!("sslmode={sslmode}"));
         match self.way {
-            Way::Tls | Way::Plain => words.push("host=127.0.0.1".to_owned()),
+            Way::Tls | Way::Bearer | Way::Plain => words.push("host=127.0.0.1".to_owned()),
             Way::Socket => words.push(format!("host={}", quoted(&cluster.folder().display().to_string()))),
         }
         words.push(format!("sslrootcert={}", cluster.file("ca.pem").display()));

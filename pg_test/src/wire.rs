@@ -14,7 +14,9 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use crate::bearer;
 use crate::cluster::Cluster;
+use crate::door::Door;
 use crate::psql::Way;
 
 /// The longest that a read or a write waits.
@@ -77,7 +79,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects, and makes TLS with `Way::Tls`. No startup packet is sent yet.
+    /// Connects, and makes TLS with `Way::Tls` and `Way::Bearer`. No startup packet is sent yet.
     ///
     /// # Errors
     /// When there is no server, or no TLS with it.
@@ -137,6 +139,10 @@ impl Wire {
         if first == ASKED {
             wire.password(password)?;
             return wire.outcome();
+        }
+        if first == Heard::Authentication(bearer::SASL) && Door::chosen()? == Door::Oauth {
+            wire.sasl(&bearer::message(password))?;
+            return wire.exchange().map(|ended| ended.heard);
         }
         Ok(first)
     }
@@ -205,15 +211,7 @@ impl Wire {
     /// # Errors
     /// When nothing comes in time, or what comes is no message.
     pub fn hear(&mut self) -> Result<Option<Heard>> {
-        let mut head = [0; 5];
-        if !self.fill(&mut head)? {
-            return Ok(None);
-        }
-        let [kind, length @ ..] = head;
-        let length = usize::try_from(i32::from_be_bytes(length))?;
-        ensure!((4..LONGEST).contains(&length), "a message of {length} bytes");
-        let mut body = vec![0; length - 4];
-        ensure!(self.fill(&mut body)?, "the server broke off in a message");
+        let Some((kind, body)) = self.hear_bytes()? else { return Ok(None) };
         Ok(Some(match kind {
             b'R' => {
                 let number = body.first_chunk().context("an authentication message without its number")?;
@@ -223,6 +221,23 @@ impl Wire {
             b'Z' => Heard::Ready,
             other => Heard::Other(other),
         }))
+    }
+
+    /// The next message, its type and its body; None when the server has closed the connection.
+    ///
+    /// # Errors
+    /// As [`Wire::hear`].
+    pub fn hear_bytes(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
+        let mut head = [0; 5];
+        if !self.fill(&mut head)? {
+            return Ok(None);
+        }
+        let [kind, length @ ..] = head;
+        let length = usize::try_from(i32::from_be_bytes(length))?;
+        ensure!((4..LONGEST).contains(&length), "a message of {length} bytes");
+        let mut body = vec![0; length - 4];
+        ensure!(self.fill(&mut body)?, "the server broke off in a message");
+        Ok(Some((kind, body)))
     }
 
     /// All messages until the server closes the connection.

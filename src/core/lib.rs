@@ -29,6 +29,7 @@ pub mod image;
 pub mod json;
 pub mod keys;
 pub mod limits;
+pub mod oauth_line;
 pub mod people;
 pub mod person;
 pub mod provider;

@@ -107,6 +107,7 @@ refusals! {
     // The provider and its keys.
     IssuerInvalid = "issuer_invalid", 66, FINAL, "The claim \"iss\" is missing, is not a string, or is too long.";
     IssuerUnknown = "issuer_unknown", 68, FINAL, "The claim \"iss\" is not the issuer of any configured provider.";
+    IssuerNotOfLine = "issuer_not_of_line", 68, FINAL, "The claim \"iss\" is not the issuer that the \"oauth\" line of the HBA file names.";
     ProviderDisabled { provider: String } = "provider_disabled", 68, FINAL, "The provider is disabled.";
     AlgorithmNotAllowed { provider: String, algorithm: Algorithm } = "algorithm_not_allowed", 22, FINAL, "The algorithm of the token is not in the provider's list.";
     KeysUnavailable { provider: String } = "keys_unavailable", 59, FINAL, "The provider has no usable key.";
@@ -131,6 +132,7 @@ refusals! {
     LifetimeTooLong = "lifetime_too_long", 83, FINAL, "The token lives longer, from \"iat\" to \"exp\", than the provider's max_token_age.";
     TypRefused = "typ_refused", 48, FINAL, "The \"typ\" in the header is not in the provider's accepted_typ.";
     RequiredClaimFailed { claim: String } = "required_claim_failed", 74, FINAL, "A claim does not have the value that the provider's required_claims asks for.";
+    ScopeMissing { scope: String } = "scope_missing", 95, FINAL, "A scope that the \"oauth\" line of the HBA file asks for is not in \"scope\" or \"scp\".";
     TokenBound = "token_bound", 93, FINAL, "The token is bound to a key of its holder (\"cnf\"), which a password cannot prove.";
     SubjectInvalid = "subject_invalid", 88, FINAL, "The claim \"sub\" is missing, empty, not a string, too long, or holds a control character.";
     IdentityInvalid { claim: String } = "identity_invalid", 89, FINAL, "The identity claim is missing, empty, not a string, too long, or holds a control character.";
@@ -185,6 +187,7 @@ impl Refusal {
                 format!("{meaning} It is rule {rule}.")
             }
             Refusal::RolePrivileged { why } => format!("{meaning} The {why}."),
+            Refusal::ScopeMissing { scope } => format!("{meaning} It is {}.", shown(scope)),
             Refusal::PasswordWrong { why } if !why.is_empty() => format!("{meaning} {why}"),
             Refusal::ProviderDisabled { provider }
             | Refusal::KeysUnavailable { provider }

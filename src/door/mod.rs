@@ -4,19 +4,21 @@ mod fallback;
 pub(crate) mod password;
 mod person;
 mod trail;
+pub(crate) mod validator;
 
 use crate::board::{self, Staff, State, Wish};
 use crate::events;
 use crate::fail_point::fail_point;
 use crate::pg::port::Connection;
 use crate::pg::role_setting::Bounds;
-use crate::pg::{catalog, database, startup};
-use crate::session::Grant;
+use crate::pg::{catalog, database, report, startup};
+use crate::session::{self, Grant};
 use crate::sessions;
 use crate::settings::Login;
 use pg_oidc_core::account::Account;
 use pg_oidc_core::decision::{self, Decision, Replication, Request, Selected, Selection};
 use pg_oidc_core::limits;
+use pg_oidc_core::oauth_line::OauthLine;
 use pg_oidc_core::refusal::Refusal;
 use pg_oidc_core::token::{self, Untrusted};
 use pg_oidc_core::verify;
@@ -27,7 +29,7 @@ const ATTEMPTS: u32 = 2;
 
 /// Judges `secret` for this connection. Denied until core's `decide` grants, and the role may log in.
 ///
-/// No I/O, no SQL; waits only for workers, at most `settings.wait` in all.
+/// `line` asks more of the token, where it came on an `oauth` line. No I/O, no SQL; waits only for workers, at most `settings.wait` in all.
 ///
 /// `account` gets what the audit may know of the token, as far as it was judged.
 ///
@@ -35,6 +37,7 @@ const ATTEMPTS: u32 = 2;
 /// The reason, for the server log; the client never learns it.
 pub(crate) fn decide(
     secret: &[u8],
+    line: Option<&OauthLine>,
     connection: &Connection,
     settings: &Login,
     account: &mut Account,
@@ -43,13 +46,14 @@ pub(crate) fn decide(
     let asked = board::asked();
     let end = Instant::now() + settings.wait;
     let mut untrusted = token::parse(secret, settings.max_token_bytes)?;
+    line.map_or(Ok(()), |line| line.check_issuer(&untrusted))?;
     fail_point("login_parsed");
     await_policy(asked, end, settings)?;
     fail_point("login_policy_awaited");
     for attempt in 1..=ATTEMPTS {
         let selected = select(&untrusted, end)?;
         fail_point("login_key_selected");
-        if let Some(decision) = judge(untrusted, &selected, connection, account)? {
+        if let Some(decision) = judge(untrusted, &selected, line, connection, account)? {
             return admit(decision, connection, settings, end);
         }
         if attempt == ATTEMPTS {
@@ -134,10 +138,12 @@ fn look(untrusted: &Untrusted) -> Result<Selection, Refusal> {
 fn judge(
     untrusted: Untrusted,
     selected: &Selected,
+    line: Option<&OauthLine>,
     connection: &Connection,
     account: &mut Account,
 ) -> Result<Option<Decision>, Refusal> {
     let verified = verify::verify_for(account, untrusted, selected, startup::now())?;
+    line.map_or(Ok(()), |line| line.check_scope(&verified))?;
     fail_point("login_verified");
     let request = Request {
         user: &connection.user,
@@ -186,6 +192,50 @@ fn admit(
         return Err(Refusal::ConnectDenied);
     }
     Ok(Grant { bounds: Bounds { roles: vec![role.oid], is_ours: person::is_ours }, start: None, decision })
+}
+
+/// What has to hold of a connection whatever its token says.
+fn welcome(connection: &Connection, settings: &Login) -> Result<(), Refusal> {
+    if settings.require_tls && !connection.tls && !connection.local {
+        return Err(Refusal::TlsRequired);
+    }
+    fail_point("login_asking");
+    if connection.readable { Ok(()) } else { Err(Refusal::NameInvalid) }
+}
+
+/// Begins the session in its process.
+fn begin(grant: Grant) -> Result<Grant, Refusal> {
+    session::begin(&grant).map_err(|_| Refusal::SettingsFailed)?;
+    Ok(grant)
+}
+
+/// Notes a login that is let in. Names that came from a client or a token are written with escapes (`{:?}`): no newline
+/// reaches the log.
+fn accepted(connection: &Connection, account: &Account, grant: &Grant) {
+    let decision = &grant.decision;
+    report::log(&format!(
+        "OIDC login accepted: role={:?} user={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
+        grant.role(),
+        decision.role,
+        decision.identity,
+        decision.provider,
+        decision.subject,
+        decision.rule_id,
+        connection.database,
+        connection.host,
+    ));
+    trail::accepted(connection, account, grant);
+}
+
+/// Notes a login that is refused.
+fn refused(connection: &Connection, account: &Account, refusal: &Refusal) {
+    report::log_refusal(connection, refusal);
+    trail::refused(connection, account, refusal);
+}
+
+/// Notes a login in which something failed that must not fail: its reason is in the log already.
+pub(crate) fn failed(connection: &Connection) {
+    trail::refused(connection, &Account::default(), &Refusal::InternalError);
 }
 
 fn left(end: Instant) -> Duration {

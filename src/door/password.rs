@@ -12,14 +12,13 @@
 //! | `trust`, a token that the decision refuses | refuse, one constant line |
 //! | `trust`, a token that the decision accepts | admit; claims into the sealed settings |
 
-use super::{decide, fallback, trail};
+use super::{begin, decide, fallback, welcome};
 use crate::fail_point::fail_point;
 use crate::pg::hooks::Verdict;
 use crate::pg::port::{Connection, Line};
-use crate::pg::report::{self, Outward};
+use crate::pg::report::Outward;
 use crate::pg::wire::Answer;
 use crate::pg::{authenticated, startup};
-use crate::session::{self, Grant};
 use crate::settings::{self, Login};
 use pg_oidc_core::account::Account;
 use pg_oidc_core::refusal::Refusal;
@@ -40,47 +39,28 @@ pub(crate) fn authenticate(connection: &Connection, line: Line, ask: &dyn Fn() -
             }
             Answer::Secret(secret) => {
                 fail_point("login_asked");
-                decide(secret.bytes(), connection, &settings, &mut account)
+                decide(secret.bytes(), None, connection, &settings, &mut account)
             }
         },
     };
     match outcome.and_then(begin) {
         Ok(grant) => {
             authenticated::set(&grant.decision.identity);
-            accepted(connection, &grant);
-            trail::accepted(connection, &account, &grant);
+            super::accepted(connection, &account, &grant);
             Verdict::Admit
         }
         Err(refusal) => {
-            report::log_refusal(connection, &refusal);
-            trail::refused(connection, &account, &refusal);
+            super::refused(connection, &account, &refusal);
             Verdict::Refuse(outward(&refusal))
         }
     }
-}
-
-/// Notes a login in which something failed that must not fail: its reason is in the log already.
-pub(crate) fn failed(connection: &Connection) {
-    trail::refused(connection, &Account::default(), &Refusal::InternalError);
 }
 
 fn before_asking(connection: &Connection, line: Line, settings: &Login) -> Result<(), Refusal> {
     if line == Line::IncludedToken {
         return Err(Refusal::TrustFromIncludedFile);
     }
-    if settings.require_tls && !connection.tls && !connection.local {
-        return Err(Refusal::TlsRequired);
-    }
-    fail_point("login_asking");
-    if !connection.readable {
-        return Err(Refusal::NameInvalid);
-    }
-    Ok(())
-}
-
-fn begin(grant: Grant) -> Result<Grant, Refusal> {
-    session::begin(&grant).map_err(|_| Refusal::SettingsFailed)?;
-    Ok(grant)
+    welcome(connection, settings)
 }
 
 /// What the client may know of a refusal.
@@ -90,20 +70,4 @@ pub(super) fn outward(refusal: &Refusal) -> Outward {
         other if other.retry() => Outward::Retry,
         _ => Outward::Refused,
     }
-}
-
-/// Names that came from a client or a token are written with escapes (`{:?}`): no newline reaches the log.
-fn accepted(connection: &Connection, grant: &Grant) {
-    let decision = &grant.decision;
-    report::log(&format!(
-        "OIDC login accepted: role={:?} user={:?} identity={:?} provider={:?} subject={:?} rule={} database={:?} client={:?}",
-        grant.role(),
-        decision.role,
-        decision.identity,
-        decision.provider,
-        decision.subject,
-        decision.rule_id,
-        connection.database,
-        connection.host,
-    ));
 }

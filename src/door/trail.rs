@@ -23,21 +23,30 @@ use pg_oidc_core::refusal::Refusal;
 
 pub(super) fn accepted(connection: &Connection, account: &Account, grant: &Grant) {
     fail_point("login_auditing");
-    let event = token_event(connection, account, None).map(|mut event| {
+    let event = acceptance(connection, account, grant);
+    events::note(Means::Token, account.provider.as_deref(), Outcome::Accepted, event.as_ref());
+    turned_away::expect(event);
+    fail_point("login_audited");
+}
+
+/// Core has the next word on a login that the policy grants. The event of it is written only if it comes to nothing.
+pub(super) fn granted(connection: &Connection, account: &Account, grant: &Grant) {
+    turned_away::expect(acceptance(connection, account, grant));
+}
+
+fn acceptance(connection: &Connection, account: &Account, grant: &Grant) -> Option<Event> {
+    token_event(connection, account, None).map(|mut event| {
         event.set(c"outcome", "accepted");
         event.set(c"role", grant.role());
         event.set(c"session_user", grant.decision.role.as_str());
         event.set(c"current_user", grant.role());
         event.set(c"rule_id", grant.decision.rule_id.to_string());
         event
-    });
-    events::note(Means::Token, account.provider.as_deref(), Outcome::Accepted, event.as_ref());
-    fail_point("login_audited");
-    turned_away::expect(event);
-    fail_point("login_audited");
+    })
 }
 
 pub(super) fn refused(connection: &Connection, account: &Account, refusal: &Refusal) {
+    turned_away::forget();
     fail_point("login_auditing");
     let event = token_event(connection, account, refusal.provider()).map(|mut event| {
         event.set(c"outcome", "refused");
@@ -93,10 +102,11 @@ fn token_event(connection: &Connection, account: &Account, named: Option<&str>) 
     event.set_some(c"subject", account.subject.as_deref());
     event.set_some(c"identity", account.identity.as_deref());
     event.set_some(c"token_id", account.token_id.as_deref());
+    let door = if connection.bearer { "\"door\":\"oauth\"," } else { "" };
     let replication = if connection.replication == Replication::None { "" } else { "\"replication\":true," };
     event.set_some(
         c"facts",
-        account.facts.as_ref().map(|claims| format!("{{{replication}\"claims\":{claims}}}")),
+        account.facts.as_ref().map(|claims| format!("{{{door}{replication}\"claims\":{claims}}}")),
     );
     Some(event)
 }

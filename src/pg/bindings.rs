@@ -13,7 +13,7 @@ pub(crate) fn bindings(header: &str, include: &Path) -> bindgen::Builder {
         // gnu_printf, which gcc knows: no matter here.
         .clang_arg("-Wno-ignored-attributes")
         .allowlist_type(
-            "Port|HbaLine|FormData_pg_auth_members|UserAuth|LogConnectionOption|config_generic|config_string|RegisteredBgWorker",
+            "Port|HbaLine|FormData_pg_auth_members|UserAuth|LogConnectionOption|config_generic|config_string|RegisteredBgWorker|OAuthValidatorCallbacks",
         )
         .allowlist_function("sendAuthRequest|pq_startmsgread|pq_endmsgread|pq_getbyte|pq_getmessage")
         .allowlist_function("get_guc_variables|GetNumConfigOptions|find_option|guc_free|guc_strdup")
@@ -21,7 +21,7 @@ pub(crate) fn bindings(header: &str, include: &Path) -> bindgen::Builder {
         .allowlist_function("nextval_internal")
         .allowlist_function("errstart|errcode|errmsg_internal|errdetail_internal|errhint|errfinish")
         .allowlist_var("ClientAuthentication_hook|BackgroundWorkerList|MyProcPort|HbaFileName")
-        .allowlist_var("MyClientConnectionInfo|log_connections")
+        .allowlist_var("MyClientConnectionInfo|log_connections|PG_OAUTH_VALIDATOR_MAGIC")
         .allowlist_var("ShutdownRequestPending|ConfigReloadPending|AUTH_REQ_PASSWORD")
         // The same types as pgrx binds, so that values pass between the two without a cast.
         .blocklist_type("StringInfoData|StringInfo|List|ListCell|Oid|BackgroundWorker|MemoryContext.*")

@@ -35,7 +35,8 @@ unsafe extern "C-unwind" fn look(record: *mut pg_sys::ErrorData) {
         if (*record).elevel == pg_sys::LOG as c_int
             && !(*record).message_id.is_null()
             && CStr::from_ptr((*record).message_id) == RECORD
-            && port::current_line().is_some_and(|line| line != port::Line::Other)
+            && port::current_line()
+                .is_some_and(|line| matches!(line, port::Line::Token | port::Line::IncludedToken))
         {
             (*record).output_to_server = false; // the one change that elog.c lets this hook make
         }

@@ -120,6 +120,11 @@ pub(crate) fn guard_hba_file(path: &str) -> Result<(), std::ffi::NulError> {
     Ok(())
 }
 
+/// Whether the server's HBA file is the guarded one.
+pub(super) fn is_guarded() -> bool {
+    GUARDED_HBA_FILE.get().is_some()
+}
+
 unsafe extern "C-unwind" fn keep_guarded_file(
     new: *mut *mut c_char,
     _: *mut *mut c_void,
@@ -170,9 +175,9 @@ pub(crate) fn note_decision() {
 }
 
 /// The second lock: core sets `session_authorization` at every login (miscinit.c, InitializeSessionUserId), and a
-/// guarded `trust` line without a decision made in this very process ends there, whatever other library skipped
-/// our ClientAuthentication hook.
-pub(crate) fn lock_session_authorization() {
+/// guarded `trust` line, or an `oauth` line of ours, without a decision made in this very process ends there, whatever
+/// other library skipped our ClientAuthentication hook.
+pub(super) fn lock_session_authorization() {
     // SAFETY: as in `guard_hba_file`.
     unsafe {
         if let Some(record) = string_setting(c"session_authorization")
@@ -198,7 +203,7 @@ unsafe extern "C-unwind" fn only_after_decision(
         LOOKED.store(true, Ordering::Relaxed);
         if line != port::Line::Other && !DECIDED.load(Ordering::Relaxed) {
             report::log_refusal(&connection, &Refusal::DoorBypassed);
-            report::refuse(&connection.user, report::Outward::Refused);
+            report::refuse(&connection, report::Outward::Refused);
         }
     }
     match CORE_CHECK.get() {

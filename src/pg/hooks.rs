@@ -2,8 +2,9 @@
 
 use super::port::{self, Connection, Line};
 use super::report::{self, Outward};
-use super::{server, wire};
+use super::{guc, server, wire};
 use once_cell::sync::OnceCell;
+use pg_oidc_core::oauth_line::OauthLine;
 use pg_oidc_core::refusal::Refusal;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::pg_sys::panic::CaughtError;
@@ -25,12 +26,20 @@ pub(crate) enum Verdict {
 /// Judges the client of a guarded line, asking for the password by the last argument.
 type Judge = fn(&Connection, Line, &dyn Fn() -> wire::Answer) -> Verdict;
 
-/// The door.
+/// Judges a bearer token on an `oauth` line, and gives the identity that it admits.
+type Validate = fn(&Connection, &OauthLine, &[u8]) -> Option<String>;
+
+/// The doors.
 #[derive(Clone, Copy)]
 pub(crate) struct Door {
     pub(crate) judge: Judge,
     /// Notes a client whose judgement failed by a panic or an ERROR.
     pub(crate) failed: fn(&Connection),
+    #[cfg_attr(not(feature = "pg18"), expect(dead_code, reason = "validators came with 18"))]
+    pub(crate) validate: Validate,
+    /// Begins the session that `validate` admitted in this process.
+    #[cfg_attr(not(feature = "pg18"), expect(dead_code, reason = "validators came with 18"))]
+    pub(crate) finish: fn(&Connection) -> Verdict,
 }
 
 /// What is run when shared memory is asked for and when it is there.
@@ -46,16 +55,18 @@ static PREVIOUS_AUTHENTICATION: OnceCell<server::ClientAuthentication_hook_type>
 static PREVIOUS_REQUEST: OnceCell<pg_sys::shmem_request_hook_type> = OnceCell::new();
 static PREVIOUS_STARTUP: OnceCell<pg_sys::shmem_startup_hook_type> = OnceCell::new();
 
-/// Installs the shared memory hooks and, with `door`, the ClientAuthentication hook.
+/// Installs the shared memory hooks and, with a guarded file or where there are validators (18), the
+/// ClientAuthentication hook and the lock behind it.
 ///
 /// The latter is installed in `shmem_request_hook`, after every library's `_PG_init` (miscinit.c,
 /// process_shmem_requests), so that ours is the outermost and runs last, whatever the order of the libraries.
-pub(crate) fn install(memory: Memory, door: Option<Door>) {
+pub(crate) fn install(memory: Memory, door: Door) {
     if MEMORY.set(memory).is_err() {
         return;
     }
-    if let Some(door) = door {
+    if guc::is_guarded() || cfg!(feature = "pg18") {
         let _ = DOOR.set(door);
+        guc::lock_session_authorization();
         #[cfg(any(feature = "pg17", feature = "pg18"))]
         super::false_record::drop_it();
     }
@@ -117,21 +128,36 @@ unsafe extern "C-unwind" fn client_authentication(port: *mut server::Port, statu
     }
     // SAFETY: core has read the startup packet and no message is half read.
     let ask = || unsafe { wire::ask_password(port) };
-    let verdict = PgTryBuilder::new(AssertUnwindSafe(|| (door.judge)(&connection, line, &ask)))
-        .catch_others(|error| {
-            report::log_refusal(&connection, &Refusal::InternalError);
-            report::log(&format!("OIDC login failed internally: {:?}", safe_text(&error)));
-            // What failed may be this very thing, and nothing may come out of here.
-            let noted = AssertUnwindSafe(|| (door.failed)(&connection));
-            PgTryBuilder::new(noted).catch_others(|_| ()).execute();
-            Verdict::Refuse(Outward::Refused)
-        })
-        .execute();
-    match verdict {
-        Verdict::Admit => super::guc::note_decision(),
-        Verdict::Refuse(outward) => report::refuse(&connection.user, outward),
+    let verdict = safely(door, &connection, || match line {
+        #[cfg(feature = "pg18")]
+        Line::Bearer => (door.finish)(&connection),
+        _ => (door.judge)(&connection, line, &ask),
+    });
+    match verdict.unwrap_or(Verdict::Refuse(Outward::Refused)) {
+        Verdict::Admit => guc::note_decision(),
+        Verdict::Refuse(outward) => report::refuse(&connection, outward),
         Verdict::Leave => report::leave(),
     }
+}
+
+/// What `judge` gives; None if it failed by a panic or an ERROR, which is noted.
+pub(super) fn safely<T>(door: &Door, connection: &Connection, judge: impl FnOnce() -> T) -> Option<T> {
+    PgTryBuilder::new(AssertUnwindSafe(|| Some(judge())))
+        .catch_others(|error| {
+            report::log_refusal(connection, &Refusal::InternalError);
+            report::log(&format!("OIDC login failed internally: {:?}", safe_text(&error)));
+            // What failed may be this very thing, and nothing may come out of here.
+            let noted = AssertUnwindSafe(|| (door.failed)(connection));
+            PgTryBuilder::new(noted).catch_others(|_| ()).execute();
+            None
+        })
+        .execute()
+}
+
+/// The doors, in a process of a server that loaded this library at its start.
+#[cfg(feature = "pg18")]
+pub(super) fn door() -> Option<&'static Door> {
+    DOOR.get()
 }
 
 /// What of an error may be logged: the text of a Rust panic may hold a piece of a token, its place cannot.

@@ -17,6 +17,8 @@ mod handover;
 pub(crate) mod hooks;
 pub(crate) mod identity;
 pub(crate) mod interval;
+#[cfg(feature = "pg18")]
+mod oauth;
 pub(crate) mod port;
 pub(crate) mod report;
 pub(crate) mod role_setting;

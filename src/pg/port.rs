@@ -1,6 +1,6 @@
 //! What the connection is: who asks, for which database, over what, matched by which HBA line.
 
-use super::server;
+use super::{guc, server};
 use pg_oidc_core::decision::Replication;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -25,6 +25,8 @@ pub(crate) struct Connection {
     pub(crate) replication: Replication,
     /// What the client calls itself, cut as core cuts it, in printable ASCII.
     pub(crate) application_name: String,
+    /// The token comes by core's own `oauth` method (18), not as a password.
+    pub(crate) bearer: bool,
     /// User and database are UTF-8, so that what is decided upon is what core logs in.
     pub(crate) readable: bool,
 }
@@ -36,7 +38,10 @@ pub(crate) enum Line {
     Token,
     /// `trust`, but from a file that the guarded file includes (16+): refused.
     IncludedToken,
-    /// Any other method: core's own business.
+    /// `oauth`, and core has this library judge the token (18).
+    #[cfg(feature = "pg18")]
+    Bearer,
+    /// Any other method: core's own business. Without a guarded file `trust` is one.
     Other,
 }
 
@@ -62,6 +67,7 @@ pub(crate) unsafe fn connection(port: *mut server::Port) -> Connection {
                 (true, true) => Replication::Database,
             },
             application_name: lossy((*port).application_name).chars().take(63).collect(),
+            bearer: is_bearer(port),
             readable: is_utf8((*port).user_name) && is_utf8((*port).database_name),
         }
     }
@@ -75,7 +81,14 @@ pub(crate) unsafe fn line(port: *mut server::Port) -> Line {
     // SAFETY: hba_getauthmethod sets port->hba for every connection before any method runs.
     unsafe {
         let hba = (*port).hba;
-        if hba.is_null() || (*hba).auth_method != server::UserAuth::uaTrust {
+        if hba.is_null() {
+            return Line::Other;
+        }
+        #[cfg(feature = "pg18")]
+        if (*hba).auth_method == server::UserAuth::uaOAuth && super::oauth::is_ours() {
+            return Line::Bearer;
+        }
+        if (*hba).auth_method != server::UserAuth::uaTrust || !guc::is_guarded() {
             return Line::Other;
         }
         if included(hba) { Line::IncludedToken } else { Line::Token }
@@ -92,6 +105,16 @@ pub(crate) fn current() -> Option<(Connection, Line)> {
         let port = server::MyProcPort;
         if port.is_null() || (*port).hba.is_null() { None } else { Some((connection(port), line(port))) }
     }
+}
+
+#[cfg(feature = "pg18")]
+unsafe fn is_bearer(port: *mut server::Port) -> bool {
+    // SAFETY: as in `line`.
+    unsafe { line(port) == Line::Bearer }
+}
+#[cfg(not(feature = "pg18"))]
+unsafe fn is_bearer(_: *mut server::Port) -> bool {
+    false
 }
 
 /// As [`current()`], only the line.

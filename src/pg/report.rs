@@ -31,6 +31,12 @@ pub(crate) fn log(message: &str) {
     server_log(pg_sys::LOG_SERVER_ONLY as i32, message, None, None);
 }
 
+/// As [`log`], with what is to be done.
+#[cfg(feature = "pg18")]
+pub(super) fn log_with_hint(message: &str, hint: &str) {
+    server_log(pg_sys::LOG_SERVER_ONLY as i32, message, None, Some(hint));
+}
+
 /// Writes the reason of a refusal to the server log. Names that came from a client are written with escapes
 /// (`{:?}`): no newline reaches the log.
 pub(crate) fn log_refusal(connection: &Connection, refusal: &Refusal) {
@@ -64,11 +70,13 @@ pub(crate) fn refuse_to_start(message: &str, detail: Option<&str>, hint: Option<
 /// Refuses the login: the constant line to the client, then the end of this backend.
 ///
 /// Rust frames are not unwound, so whatever must be wiped or dropped is dropped before this is called.
-pub(crate) fn refuse(user: &str, outward: Outward) -> ! {
+pub(crate) fn refuse(connection: &Connection, outward: Outward) -> ! {
+    // At the OAUTHBEARER door core's own words, which all others hear there (auth.c, auth_failed).
+    let method = if connection.bearer { "OAuth bearer" } else { "OIDC" };
     let (sqlstate, message) = match outward {
         Outward::Refused => (
             pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
-            format!("OIDC authentication failed for user \"{user}\""),
+            format!("{method} authentication failed for user \"{}\"", connection.user),
         ),
         Outward::TlsRequired => (
             pg_sys::errcodes::PgSqlErrorCode::ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,

@@ -11,6 +11,7 @@
 #include "postmaster/interrupt.h"
 #include "storage/procsignal.h"
 #if PG_VERSION_NUM >= 180000
+#include "libpq/oauth.h"
 #include "tcop/backend_startup.h"
 #endif
 #include "utils/elog.h"

@@ -27,16 +27,16 @@ use crate::stage::{
 };
 
 const SWALLOW: Source = ("swallow", include_str!("libraries/swallow.c"));
-const LAST: Source = ("last", include_str!("libraries/last.c"));
+pub(crate) const LAST: Source = ("last", include_str!("libraries/last.c"));
 const HABITS: Source = ("habits", include_str!("libraries/habits.c"));
 const ALONE: Source = ("alone", concat!("#define ALONE\n", include_str!("libraries/habits.c")));
 const CHAIN: Source = ("chain", include_str!("libraries/chain.c"));
 
 /// A test library: its name, its source in C.
-type Source = (&'static str, &'static str);
+pub(crate) type Source = (&'static str, &'static str);
 
 /// Compiles a test library and gives its path without the ending, as shared_preload_libraries takes it.
-fn library((name, source): Source) -> Result<String> {
+pub(crate) fn library((name, source): Source) -> Result<String> {
     static FOLDER: LazyLock<Result<Scratch, String>> =
         LazyLock::new(|| Scratch::new().map_err(|error| format!("{error:#}")));
     let folder = FOLDER.as_ref().map_err(|error| anyhow!("{error}"))?.path();

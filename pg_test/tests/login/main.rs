@@ -3,6 +3,7 @@
 mod access;
 mod administration;
 mod audit_trail;
+mod bearer;
 mod board;
 mod constant_line;
 mod crashes;

@@ -50,7 +50,7 @@ fn stage() -> Result<Cluster> {
 }
 
 /// As [`stage`], on a cluster that has started.
-fn furnish(cluster: &Cluster) -> Result<()> {
+pub(crate) fn furnish(cluster: &Cluster) -> Result<()> {
     cluster.admin("CREATE EXTENSION pg_oidc")?;
     cluster.admin("CREATE ROLE analyst; CREATE ROLE writer; CREATE ROLE auditor; CREATE ROLE base")?;
     let jwks = jwks(&[&keys().ec]);
@@ -71,7 +71,7 @@ fn cluster() -> Result<&'static Cluster> {
 }
 
 /// The token of a person who is in these groups.
-fn token(person: &str, groups: &[&str]) -> String {
+pub(crate) fn token(person: &str, groups: &[&str]) -> String {
     of(person, groups).sign(&keys().ec)
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use pg_oidc_test::cluster::{Builder, Cluster};
+use pg_oidc_test::door::Door;
 use pg_oidc_test::extension::Server;
 use pg_oidc_test::keys::{jwks, keys};
 use pg_oidc_test::psql::Login;
@@ -88,9 +89,9 @@ pub(crate) fn forced_parallel(cluster: &Cluster) -> &'static str {
     if cluster.server().major() < 16 { "force_parallel_mode" } else { "debug_parallel_query" }
 }
 
-/// The one line that a refused client sees.
+/// The one line that a refused client sees at the door that the tests come by.
 pub(crate) fn line(user: &str) -> String {
-    format!("OIDC authentication failed for user \"{user}\"")
+    Door::chosen().unwrap_or(Door::Password).refusal(user)
 }
 
 /// The reasons for which this user's logins were refused since the mark, in order.

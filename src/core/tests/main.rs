@@ -9,6 +9,7 @@
 //! account          what the audit may keep of a token
 //! kept             keys that outlive a restart
 //! claims      B5   n066 to n095: claims other than times
+//! oauth_line  B5   n068 and n095: what a line of the HBA file asks of a token
 //! times       B5   n077 to n086: exp, nbf, iat
 //! mapping     B6   n098 to n103: rules
 //! language    B5   n090 and n095: the language of match against an obvious evaluator
@@ -51,6 +52,7 @@ mod language;
 mod lookup;
 mod mapping;
 mod naming;
+mod oauth_line;
 mod oracle;
 mod patterns;
 mod people;

@@ -52,7 +52,10 @@ fn provoked() -> Vec<Refusal> {
     let with_role = |role_oid| World { role_oid, ..World::new() };
     let mut pending = World::new();
     pending.providers[0].1 = None;
+    let [issuer_not_of_line, scope_missing] = crate::oauth_line::refused();
     vec![
+        issuer_not_of_line,
+        scope_missing,
         refused(&"a".repeat(limits::WIRE_BYTES + 1)),
         refused("a password"),
         refused("e30.e30.e30.e30.e30"),
