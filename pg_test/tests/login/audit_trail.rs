@@ -85,7 +85,8 @@ fn an_accepted_login_is_a_row() -> Result<()> {
         ("client_address", json!("127.0.0.1")),
         ("tls", json!(true)),
         ("token_id", json!("t-1")),
-        ("session_user", Value::Null),
+        ("session_user", json!("ann")),
+        ("current_user", json!("ann")),
         ("before", Value::Null),
         ("after", Value::Null),
     ] {

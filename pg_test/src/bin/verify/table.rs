@@ -11,15 +11,14 @@ const LONGEST: usize = 76;
 /// What stands where nothing was run.
 const NOTHING: &str = "–";
 
-/// A second door: the version that has it, its name, and the variable that has the tests go through it.
+/// A second door: the version that has it, and its name.
 pub(super) struct SecondDoor {
     pub(super) major: u32,
     pub(super) name: &'static str,
-    pub(super) variable: &'static str,
 }
 
-/// The OAUTHBEARER door. Not run as long as there is no such variable: its column stays empty.
-pub(super) const SECOND_DOOR: SecondDoor = SecondDoor { major: 18, name: "oauth", variable: "" };
+/// The OAUTHBEARER door.
+pub(super) const SECOND_DOOR: SecondDoor = SecondDoor { major: 18, name: "oauth" };
 
 /// One run of the tests: on which version, through which door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,11 +34,6 @@ impl Column {
         let second = majors.contains(&SECOND_DOOR.major);
         let second = second.then_some(Self { major: SECOND_DOOR.major, second_door: true });
         first.chain(second).collect()
-    }
-
-    /// Whether its tests can be run.
-    pub(super) fn is_run(self) -> bool {
-        !self.second_door || !SECOND_DOOR.variable.is_empty()
     }
 
     /// As in `18 oauth`.
