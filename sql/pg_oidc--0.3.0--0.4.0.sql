@@ -70,58 +70,15 @@ COMMENT ON COLUMN oidc.granted_membership.role_oid IS 'The oid of the role when 
 
 COMMENT ON COLUMN oidc.granted_membership.member_oid IS 'The oid of the member when the row was written, kept by a trigger';
 
-CREATE  FUNCTION oidc."end_identity"(
-	"provider" TEXT, 
-	"subject" TEXT, 
-	"revoked" bool 
-) RETURNS INT 
-STRICT VOLATILE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'end_identity_wrapper';
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
 
-CREATE  FUNCTION oidc."session_rows"() RETURNS TABLE (
-	"pid" INT,  
-	"provider" TEXT,  
-	"subject" TEXT,  
-	"identity" TEXT,  
-	"role" TEXT,  
-	"since" timestamp with time zone,  
-	"ends_at" timestamp with time zone,  
-	"database" TEXT,  
-	"client_address" inet  
-)
-STRICT VOLATILE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'session_rows_wrapper';
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
 
--- SECURITY DEFINER: what it looks at is only for superusers, and so is this function until EXECUTE is granted to
--- somebody, who then sees its answer and nothing else. It takes no argument, and writes nothing.
-CREATE OR REPLACE FUNCTION oidc.doctor()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    -- Compiling these queries takes longer than running them.
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
-    AS $$
-    DECLARE
-        part text;
-        parts text[] := '{library,workers,hba,hba_lines}';
-    BEGIN
-        -- In another database there are the same tables, but nobody acts on them.
-        IF NOT oidc.is_preloaded() OR current_database() = current_setting('pg_oidc.database') THEN
-            parts := parts || '{tables,providers,keys,rules,rule_roles,rule_matches,people}'::text[];
-        END IF;
-        FOREACH part IN ARRAY parts LOOP
-            -- One part that cannot be looked at must not hide the others.
-            BEGIN
-                RETURN QUERY EXECUTE format('SELECT * FROM oidc.doctor_%s()', part);
-            EXCEPTION WHEN OTHERS THEN
-                RETURN QUERY SELECT part, 'fail', format('This could not be checked: %s.', SQLERRM),
-                                    'Mend that, then call oidc.doctor() again.';
-            END;
-        END LOOP;
-    END
-    $$;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
 
-COMMENT ON FUNCTION oidc.doctor() IS 'Checks of the server, its HBA files, the workers, the keys, the rules and people''s own roles: ok, warn or fail, and what to do';
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
 
 CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
 	"metric" TEXT,  
@@ -151,6 +108,136 @@ COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal, or ''turned_away'' o
 COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
 
 COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
+
+CREATE  FUNCTION oidc."end_identity"(
+	"provider" TEXT, 
+	"subject" TEXT, 
+	"revoked" bool 
+) RETURNS INT 
+STRICT VOLATILE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'end_identity_wrapper';
+
+CREATE  FUNCTION oidc."session_rows"() RETURNS TABLE (
+	"pid" INT,  
+	"provider" TEXT,  
+	"subject" TEXT,  
+	"identity" TEXT,  
+	"role" TEXT,  
+	"since" timestamp with time zone,  
+	"ends_at" timestamp with time zone,  
+	"database" TEXT,  
+	"client_address" inet  
+)
+STRICT VOLATILE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'session_rows_wrapper';
+
+-- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
+CREATE VIEW oidc.session AS
+    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
+
+COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
+
+COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
+
+COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
+
+COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
+
+COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
+
+COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
+
+COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
+
+COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
+
+COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
+
+COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
+
+COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
+
+COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
+
+-- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
+CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF $4 <= clock_timestamp() THEN
+            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
+        END IF;
+        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
+            ON CONFLICT ON CONSTRAINT revocation_pkey
+            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
+                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
+        RETURN oidc.end_identity($1, $2, true);
+    END
+    $$;
+
+COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
+
+CREATE FUNCTION oidc.reinstate(provider text, subject text)
+    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        revoked boolean;
+    BEGIN
+        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
+         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
+        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
+        -- That its sessions were once ended still counts for the tokens of before.
+        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
+         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
+        RETURN coalesce(revoked, false);
+    END
+    $$;
+
+COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
+
+CREATE FUNCTION oidc.end_sessions(provider text, subject text)
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
+            VALUES ($1, $2, '-infinity', clock_timestamp())
+            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
+        RETURN oidc.end_identity($1, $2, false);
+    END
+    $$;
+
+COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
+
+-- SECURITY DEFINER: what it looks at is only for superusers, and so is this function until EXECUTE is granted to
+-- somebody, who then sees its answer and nothing else. It takes no argument, and writes nothing.
+CREATE OR REPLACE FUNCTION oidc.doctor()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    -- Compiling these queries takes longer than running them.
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off
+    AS $$
+    DECLARE
+        part text;
+        parts text[] := '{library,workers,hba,hba_lines}';
+    BEGIN
+        -- In another database there are the same tables, but nobody acts on them.
+        IF NOT oidc.is_preloaded() OR current_database() = current_setting('pg_oidc.database') THEN
+            parts := parts || '{tables,providers,keys,rules,rule_roles,rule_matches,people}'::text[];
+        END IF;
+        FOREACH part IN ARRAY parts LOOP
+            -- One part that cannot be looked at must not hide the others.
+            BEGIN
+                RETURN QUERY EXECUTE format('SELECT * FROM oidc.doctor_%s()', part);
+            EXCEPTION WHEN OTHERS THEN
+                RETURN QUERY SELECT part, 'fail', format('This could not be checked: %s.', SQLERRM),
+                                    'Mend that, then call oidc.doctor() again.';
+            END;
+        END LOOP;
+    END
+    $$;
+
+COMMENT ON FUNCTION oidc.doctor() IS 'Checks of the server, its HBA files, the workers, the keys, the rules and people''s own roles: ok, warn or fail, and what to do';
 
 -- The checks of the server: library, workers, what is published, settings, HBA files. They need no policy.
 CREATE OR REPLACE FUNCTION oidc.doctor_library()
@@ -283,298 +370,122 @@ CREATE OR REPLACE FUNCTION oidc.doctor_workers()
             format('%s logins wait to be written.', waiting)) r
     $$;
 
-CREATE  FUNCTION oidc."explain_facts"(
-	"provider" TEXT, 
-	"claims" TEXT, 
-	"login_user" TEXT, 
-	"database" TEXT, 
-	"client" inet, 
-	"replication" bool, 
-	"at" timestamp with time zone 
-) RETURNS TABLE (
-	"step" INT,  
-	"name" TEXT,  
-	"passed" TEXT,  
-	"detail" TEXT  
-)
-VOLATILE
-LANGUAGE c 
-AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
-
--- What a login of the audit would meet today, at its time and from its place.
-CREATE FUNCTION oidc.explain_login(audit_id bigint)
-    RETURNS TABLE (step integer, name text, passed text, detail text)
-    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        login record;
-    BEGIN
-        SELECT a.* INTO login FROM oidc.audit_log a WHERE a.id = audit_id AND a.event = 'login';
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'there is no login with the number % in oidc.audit_log', audit_id
-                USING ERRCODE = 'no_data_found';
-        ELSIF login.facts->'claims' IS NOT NULL THEN
-            RETURN QUERY SELECT e.step, e.name, e.passed, e.detail
-              FROM oidc.explain_facts(login.provider, (login.facts->'claims')::text, login.requested_user,
-                       login.database, login.client_address,
-                       coalesce((login.facts->'replication')::boolean, false), login."time") e;
-        ELSE
-            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'accepted' THEN 'yes' ELSE 'no' END,
-                format('It was %s. No claims were kept: the token did not pass the checks of a provider, or they were too long.',
-                       CASE login.outcome WHEN 'accepted' THEN 'accepted' ELSE login.outcome || ': ' || login.reason END);
-        END IF;
-    END
-    $$;
-
-COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
-
-COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
-
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
-
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
-
--- The checks of the policy's tables, of the providers and of their keys.
-CREATE OR REPLACE FUNCTION oidc.doctor_tables()
+-- 18 keeps the plan of a function for the whole session: one made for a few rules, with nested loops, would take minutes
+-- for many. Hence no nested loops where rules are joined with rules.
+-- A role that is derived from the token (\1) is looked up at each login, so nothing can be said of it here.
+CREATE OR REPLACE FUNCTION oidc.doctor_rule_roles()
     RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
     AS $$
-        WITH extension AS MATERIALIZED (
-            SELECT oid, extowner FROM pg_extension WHERE extname = 'pg_oidc'
+        WITH rules AS MATERIALIZED (
+            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication,
+                   -- People who come in as themselves are given it without a login of its own.
+                   r.oid IS NOT NULL AND (NOT r.rolcanlogin OR r.rolvaliduntil <= now())
+                       AND EXISTS (SELECT FROM oidc.provider p
+                                    WHERE p.name = m.provider
+                                      AND (p.auto_provision
+                                           OR EXISTS (SELECT FROM oidc.identity_role i WHERE i.provider = p.name))) AS for_people
+              FROM oidc.role_mapping m LEFT JOIN pg_roles r ON r.oid = m.role_oid AND r.rolname = m.role
+             WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
         ),
-        members AS MATERIALIZED (
-            SELECT classid, objid FROM pg_depend d, extension e
-             WHERE refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e'
+        -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
+        roles AS MATERIALIZED (
+            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged, for_people,
+                   CASE WHEN NOT for_people THEN oidc.role_problem(role, role_oid, allow_privileged)
+                        WHEN NOT allow_privileged THEN 'The role is privileged, and the rule does not say allow_privileged. The '
+                                                       || oidc.role_privilege(role) || '.' END AS problem,
+                   CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
+              FROM rules GROUP BY role, role_oid, allow_privileged, for_people
         ),
-        relations AS MATERIALIZED (
-            SELECT c.oid, c.oid::regclass::text AS table_name, c.relkind, c.relowner, c.relacl
-              FROM members m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
-             WHERE c.relkind IN ('r', 'S', 'v')
+        told AS MATERIALIZED (
+            SELECT m.id, m.role, problem, m.allow_privileged, power
+              FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
+              JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
+                          AND m.allow_privileged = p.allow_privileged AND m.for_people = p.for_people
         ),
-        triggers AS MATERIALIZED (
-            SELECT r.table_name, t.tgname, t.tgfoid, t.tgenabled,
-                   EXISTS (SELECT FROM members m WHERE m.classid = 'pg_proc'::regclass AND m.objid = t.tgfoid) AS ours
-              FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+        -- Physical replication needs no database.
+        places AS MATERIALIZED (
+            SELECT role_oid, databases, role, array_agg(id) AS ids
+              FROM rules
+             WHERE NOT (replication AND databases IS NULL) AND NOT for_people AND role_oid IN (SELECT oid FROM pg_roles)
+             GROUP BY role_oid, databases, role
         ),
-        rights AS MATERIALIZED (
-            SELECT 'pg_class'::regclass AS classid, oid AS objid, 0 AS objsubid, table_name AS object, relacl AS acl
-              FROM relations
-            UNION ALL
-            SELECT 'pg_class'::regclass, oid, attnum, format('column "%s" of %s', attname, table_name), attacl
-              FROM relations JOIN pg_attribute ON attrelid = oid AND attnum > 0
-            UNION ALL
-            SELECT 'pg_proc'::regclass, p.oid, 0, p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
-              FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
-            UNION ALL
-            SELECT 'pg_namespace'::regclass, oid, 0, 'schema oidc', nspacl FROM pg_namespace WHERE nspname = 'oidc'
-        ),
-        needed AS MATERIALIZED (
-            SELECT table_name, trigger_name
-              FROM (VALUES
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
-                 '{check_rights,check_rights_to_truncate}'::text[]),
-                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
-                ('{oidc.identity_role,oidc.granted_membership}', '{check_row}'),
-                ('{oidc.revocation}', '{lock_role,unlock_roles}'),
-                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership}',
-                 '{policy_changed,policy_truncated,audit,audit_truncate}')
-              ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
+        closed AS MATERIALIZED (
+            SELECT * FROM places p
+             WHERE NOT EXISTS (SELECT FROM pg_database d
+                                WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
+                                  AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))
         )
-        SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('Table %s has no trigger "%s" of the extension.', table_name, trigger_name) AS sentence
-                       FROM needed n
-                      WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.ours AND t.table_name = n.table_name
-                                                                 AND t.tgname = n.trigger_name)
-                     UNION ALL
-                     SELECT format('Trigger "%s" of table %s is not enabled ALWAYS.', tgname, table_name)
-                       FROM triggers WHERE ours AND tgenabled <> 'A'
-                     UNION ALL
-                     SELECT format('Trigger "%s" of table %s is not of the extension.', tgname, table_name)
-                       FROM triggers WHERE NOT ours) found),
-            'Run ALTER TABLE … ENABLE ALWAYS TRIGGER for one that is disabled; drop one that is not of the extension. One '
-                || 'that is missing comes back only with DROP and CREATE EXTENSION, so dump the policy first.',
-            'All triggers are in place.') r
+        SELECT r.* FROM oidc.check_result('rule_roles', 'fail',
+            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', id, role, problem) ORDER BY id)
+               FROM told WHERE problem IS NOT NULL),
+            'Mend the role, then write the rule again: UPDATE oidc.role_mapping SET role = role WHERE id = …',
+            'Every role that a rule gives is there and may log in.') r
         UNION ALL
-        SELECT r.* FROM oidc.check_result('table_owners', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('%s belongs to role "%s", not to the owner of the extension, "%s".', table_name,
-                                   pg_get_userbyid(relowner), pg_get_userbyid(extowner)) AS sentence
-                       FROM relations, extension WHERE relowner <> extowner
-                     UNION ALL
-                     SELECT format('%s has the child table %s, whose rows count as rules of the policy.', table_name,
-                                   inhrelid::regclass)
-                       FROM relations JOIN pg_inherits ON inhparent = oid
-                     UNION ALL
-                     SELECT format('%s has the rewrite rule "%s".', table_name, w.rulename)
-                       FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND r.relkind = 'r') found),
-            'Give the table back with ALTER TABLE … OWNER TO; drop what is not of the extension.',
-            (SELECT format('All tables belong to role "%s", and nothing is attached to them.', pg_get_userbyid(extowner))
-               FROM extension)) r
+        SELECT r.* FROM oidc.check_result('rule_privileges', 'warn',
+            (SELECT array_agg(CASE
+                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', id, role)
+                ELSE format('Rule %s gives a privileged role: %s.', id, power) END ORDER BY id)
+               FROM told WHERE allow_privileged AND problem IS NULL),
+            'Set "allow_privileged" to false, unless a token is really to open such a session.',
+            'No rule gives a privileged role.') r
         UNION ALL
-        SELECT r.* FROM oidc.check_result('public_rights', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, object) AS sentence
-                       FROM rights r, aclexplode(r.acl) a
-                      WHERE a.grantee = 0
-                        -- What the extension's script itself granted.
-                        AND NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
-                                         WHERE i.classoid = r.classid AND i.objoid = r.objid AND i.objsubid = r.objsubid
-                                           AND b.grantee = 0 AND b.privilege_type = a.privilege_type)) found),
-            'Take it back with REVOKE … FROM PUBLIC.',
-            'PUBLIC may ask who it is, and nothing else.') r
+        SELECT r.* FROM oidc.check_result('rule_connect', 'fail',
+            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', id, role)
+                              ORDER BY id)
+               FROM closed, unnest(ids) id),
+            'GRANT CONNECT ON DATABASE … to the role.',
+            'Every role that a rule gives may connect to a database of the rule.') r
     $$;
 
-CREATE OR REPLACE FUNCTION oidc.doctor_providers()
+CREATE OR REPLACE FUNCTION oidc.doctor_rule_matches()
     RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
     AS $$
-        WITH sizes AS MATERIALIZED (
-            SELECT l.*,
-                   (SELECT count(*) FROM oidc.provider) AS providers_now,
-                   (SELECT count(*) FROM oidc.role_mapping WHERE enabled) AS rules_now,
-                   (SELECT count(*) FROM oidc.role_mapping
-                     WHERE enabled AND match::text ~ '"(regex|glob)":'
-                       AND (match @? '$.*.**.regex' OR match @? '$.*.**.glob')) AS pattern_rules_now
-              FROM oidc.policy_limits() l
+        WITH rules AS MATERIALIZED (SELECT * FROM oidc.role_mapping WHERE enabled),
+        -- What an operator object says, in a member itself or in its "any"; under "not" it narrows the rule.
+        patterns AS MATERIALIZED (
+            SELECT m.id, kind, found #>> '{}' AS pattern
+              FROM rules m, LATERAL (VALUES ('regex', jsonb_path_query_array(m.match, '$.*.regex')
+                                                       || jsonb_path_query_array(m.match, '$.*.any[*].regex')),
+                                            ('glob', jsonb_path_query_array(m.match, '$.*.glob')
+                                                      || jsonb_path_query_array(m.match, '$.*.any[*].glob')))
+                                      v (kind, list), jsonb_array_elements(list) found
+             WHERE m.effect = 'allow' AND m.match::text ~ '"(regex|glob)":'
         ),
-        counted AS MATERIALIZED (
-            SELECT check_name, what, now_there, most
-              FROM sizes, LATERAL (VALUES
-                ('provider_count', 'providers', providers_now, providers),
-                ('rule_count', 'enabled rules', rules_now, rules),
-                ('pattern_rules', 'enabled rules with a regex or glob', pattern_rules_now, pattern_rules)
-              ) v (check_name, what, now_there, most)
+        repeats AS MATERIALIZED (
+            SELECT (min(ARRAY[priority, id]))[2] AS first, array_agg(id) AS ids
+              FROM rules
+             GROUP BY provider, match, role, effect, databases, replication, addresses, valid_from, valid_until
+            HAVING count(*) > 1
         )
-        SELECT r.* FROM counted, oidc.check_result(check_name, CASE WHEN now_there > most THEN 'fail' ELSE 'warn' END,
-            CASE WHEN now_there > most THEN ARRAY[format(
-                'There are %s %s, and at most %s are possible: every token is refused.', now_there, what, most)]
-            WHEN now_there * 5 >= most * 4 THEN ARRAY[format(
-                'There are %s %s, and at most %s are possible.', now_there, what, most)] END,
-            'Remove or disable some; one rule with "any" can say what several do.',
-            format('There are %s %s; up to %s are possible.', now_there, what, most)) r
+        SELECT r.* FROM oidc.check_result('open_patterns', 'warn',
+            (SELECT array_agg(format('Rule %s: %s "%s" fits whatever stands around it.', id, kind, pattern) ORDER BY id, kind, pattern)
+               FROM patterns
+              WHERE kind = 'regex' AND pattern ~ E'^[\\^(?:]*\\.[*+]' AND pattern ~ E'\\.[*+][?)$]*$'
+                 OR kind = 'glob' AND (pattern ~ E'^\\*+$' OR pattern ~ E'^\\*\\*.*\\*\\*$')),
+            'Write out the part that must be there at the beginning or at the end; {"exists": true} says "any value".',
+            'Every pattern holds a value at its beginning or its end.') r
         UNION ALL
-        SELECT r.* FROM oidc.check_result('provider_rows', 'fail',
-            (SELECT array_agg(format('Provider "%s" does not compile, its tokens are refused: %s', p.name, problem) ORDER BY p.name)
-               FROM oidc.provider p, LATERAL oidc.provider_problem(oidc.provider_row(p)) problem
-              WHERE p.enabled AND problem IS NOT NULL),
-            'Mend the row with UPDATE.',
-            'All providers compile.') r
+        SELECT r.* FROM oidc.check_result('repeated_rules', 'warn',
+            (SELECT array_agg(format('Rule %s never decides: rule %s says the same and comes first.', id, first) ORDER BY id)
+               FROM repeats, unnest(ids) id WHERE id <> first),
+            'Delete one of the two.',
+            'No rule says what an earlier one says.') r
         UNION ALL
-        SELECT r.* FROM oidc.check_result('provider_use', 'warn',
-            (SELECT array_agg(CASE WHEN p.enabled THEN format('Provider "%s" has no enabled rule that allows: its tokens are all refused.', p.name)
-                                   ELSE format('Provider "%s" is disabled: its %s enabled rules do nothing.', p.name, m.rules) END
-                              ORDER BY p.name)
-               FROM oidc.provider p LEFT JOIN (SELECT provider, count(*) AS rules, bool_or(effect = 'allow') AS allows
-                                                 FROM oidc.role_mapping WHERE enabled GROUP BY provider) m ON m.provider = p.name
-              WHERE p.enabled AND m.allows IS NOT TRUE OR NOT p.enabled AND m.rules > 0),
-            'Write a rule for it, enable it, or remove it.',
-            'Every enabled provider has rules, and no disabled one has.') r
+        SELECT r.* FROM oidc.check_result('denied_rules', 'warn',
+            (SELECT array_agg(format('Rule %s allows just what rule %s denies.', a.id, d.id) ORDER BY a.id, d.id)
+               FROM rules a JOIN rules d ON d.provider = a.provider AND d.match = a.match
+              WHERE a.effect = 'allow' AND d.effect = 'deny'),
+            'A rule that denies always wins: delete one of the two, or limit the one that denies.',
+            'No rule allows just what another denies.') r
         UNION ALL
-        -- n113
-        SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
-            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else%s.',
-                                     p.name, p.identity_claim,
-                                     -- Her role stays bound to her "sub".
-                                     CASE WHEN p.auto_provision THEN ', who is then refused as long as the first one has her role' END)
-                              ORDER BY p.name)
-               FROM oidc.provider p
-              WHERE p.enabled
-                AND ltrim(p.identity_claim, '/') IN ('name', 'given_name', 'family_name', 'middle_name', 'nickname',
-                    'preferred_username', 'profile', 'website', 'email', 'upn', 'unique_name', 'phone_number', 'username')),
-            'Use "sub", or another claim that the provider never gives to anybody else, such as "oid" of Entra ID.',
-            'Identities come from claims that stay.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('plain_http', 'warn',
-            (SELECT array_agg(format('The keys of provider "%s" are fetched without TLS from %s.', p.name, place) ORDER BY p.name)
-               FROM oidc.provider p, LATERAL coalesce(p.jwks_uri, p.issuer) place
-              WHERE p.enabled AND p.jwks IS NULL AND place ILIKE 'http://%'),
-            'Use an https URL; http is for tests.',
-            'All keys are fetched over https, or stand in the column "jwks".') r
+        SELECT r.* FROM oidc.check_result('deny_all', 'warn',
+            (SELECT array_agg(format('Rule %s matches every token of provider "%s" and denies.', id, provider) ORDER BY id)
+               FROM rules WHERE effect = 'deny' AND match = '{}'),
+            'If that is meant for good, disable the provider: UPDATE oidc.provider SET enabled = false WHERE name = …',
+            'No rule denies everybody.') r
     $$;
-
--- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
-CREATE VIEW oidc.session AS
-    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
-
-COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
-
-COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
-
-COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
-
-COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
-
-COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
-
-COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
-
-COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
-
-COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
-
-COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
-
-COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
-
-COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
-
-COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
-
--- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
-CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        IF $4 <= clock_timestamp() THEN
-            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
-        END IF;
-        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
-            ON CONFLICT ON CONSTRAINT revocation_pkey
-            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
-                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
-        RETURN oidc.end_identity($1, $2, true);
-    END
-    $$;
-
-COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
-
-CREATE FUNCTION oidc.reinstate(provider text, subject text)
-    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        revoked boolean;
-    BEGIN
-        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
-         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
-        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
-        -- That its sessions were once ended still counts for the tokens of before.
-        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
-         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
-        RETURN coalesce(revoked, false);
-    END
-    $$;
-
-COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
-
-CREATE FUNCTION oidc.end_sessions(provider text, subject text)
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
-            VALUES ($1, $2, '-infinity', clock_timestamp())
-            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
-        RETURN oidc.end_identity($1, $2, false);
-    END
-    $$;
-
-COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
 
 -- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
 -- registry worker soon after, and so is what becomes of keys.
@@ -822,72 +733,6 @@ CREATE FUNCTION oidc.prune_identities(older_than interval, dry_run boolean DEFAU
 
 COMMENT ON FUNCTION oidc.prune_identities(interval, boolean) IS 'Drops the own roles, made by pg_oidc, of people who have not logged in for that long and that own nothing; others are set NOLOGIN until an administrator sets them LOGIN. With dry_run: only says so';
 
--- A role that is derived from the token (\1) is looked up at each login, so nothing can be said of it here.
-CREATE OR REPLACE FUNCTION oidc.doctor_rule_roles()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH rules AS MATERIALIZED (
-            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication,
-                   -- People who come in as themselves are given it without a login of its own.
-                   r.oid IS NOT NULL AND (NOT r.rolcanlogin OR r.rolvaliduntil <= now())
-                       AND EXISTS (SELECT FROM oidc.provider p
-                                    WHERE p.name = m.provider
-                                      AND (p.auto_provision
-                                           OR EXISTS (SELECT FROM oidc.identity_role i WHERE i.provider = p.name))) AS for_people
-              FROM oidc.role_mapping m LEFT JOIN pg_roles r ON r.oid = m.role_oid AND r.rolname = m.role
-             WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
-        ),
-        -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
-        roles AS MATERIALIZED (
-            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged, for_people,
-                   CASE WHEN NOT for_people THEN oidc.role_problem(role, role_oid, allow_privileged)
-                        WHEN NOT allow_privileged THEN 'The role is privileged, and the rule does not say allow_privileged. The '
-                                                       || oidc.role_privilege(role) || '.' END AS problem,
-                   CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
-              FROM rules GROUP BY role, role_oid, allow_privileged, for_people
-        ),
-        told AS MATERIALIZED (
-            SELECT m.id, m.role, problem, m.allow_privileged, power
-              FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
-              JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
-                          AND m.allow_privileged = p.allow_privileged AND m.for_people = p.for_people
-        ),
-        -- Physical replication needs no database.
-        places AS MATERIALIZED (
-            SELECT role_oid, databases, role, array_agg(id) AS ids
-              FROM rules
-             WHERE NOT (replication AND databases IS NULL) AND NOT for_people AND role_oid IN (SELECT oid FROM pg_roles)
-             GROUP BY role_oid, databases, role
-        ),
-        closed AS MATERIALIZED (
-            SELECT * FROM places p
-             WHERE NOT EXISTS (SELECT FROM pg_database d
-                                WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
-                                  AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))
-        )
-        SELECT r.* FROM oidc.check_result('rule_roles', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', id, role, problem) ORDER BY id)
-               FROM told WHERE problem IS NOT NULL),
-            'Mend the role, then write the rule again: UPDATE oidc.role_mapping SET role = role WHERE id = …',
-            'Every role that a rule gives is there and may log in.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_privileges', 'warn',
-            (SELECT array_agg(CASE
-                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', id, role)
-                ELSE format('Rule %s gives a privileged role: %s.', id, power) END ORDER BY id)
-               FROM told WHERE allow_privileged AND problem IS NULL),
-            'Set "allow_privileged" to false, unless a token is really to open such a session.',
-            'No rule gives a privileged role.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_connect', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', id, role)
-                              ORDER BY id)
-               FROM closed, unnest(ids) id),
-            'GRANT CONNECT ON DATABASE … to the role.',
-            'Every role that a rule gives may connect to a database of the rule.') r
-    $$;
-
 -- The checks of people's own roles, of what they are bound to and of what they were granted.
 -- Joins without nested loops, as the checks of the rules have them.
 CREATE FUNCTION oidc.doctor_people()
@@ -1038,6 +883,212 @@ CREATE FUNCTION oidc.doctor_people()
     $$;
 
 COMMENT ON FUNCTION oidc.doctor_people() IS 'Checks of oidc.doctor(): people''s own roles';
+
+CREATE  FUNCTION oidc."explain_facts"(
+	"provider" TEXT, 
+	"claims" TEXT, 
+	"login_user" TEXT, 
+	"database" TEXT, 
+	"client" inet, 
+	"replication" bool, 
+	"at" timestamp with time zone 
+) RETURNS TABLE (
+	"step" INT,  
+	"name" TEXT,  
+	"passed" TEXT,  
+	"detail" TEXT  
+)
+VOLATILE
+LANGUAGE c 
+AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
+
+-- What a login of the audit would meet today, at its time and from its place.
+CREATE FUNCTION oidc.explain_login(audit_id bigint)
+    RETURNS TABLE (step integer, name text, passed text, detail text)
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        login record;
+    BEGIN
+        SELECT a.* INTO login FROM oidc.audit_log a WHERE a.id = audit_id AND a.event = 'login';
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'there is no login with the number % in oidc.audit_log', audit_id
+                USING ERRCODE = 'no_data_found';
+        ELSIF login.facts->'claims' IS NOT NULL THEN
+            RETURN QUERY SELECT e.step, e.name, e.passed, e.detail
+              FROM oidc.explain_facts(login.provider, (login.facts->'claims')::text, login.requested_user,
+                       login.database, login.client_address,
+                       coalesce((login.facts->'replication')::boolean, false), login."time") e;
+        ELSE
+            RETURN QUERY SELECT 1, 'login'::text, CASE login.outcome WHEN 'accepted' THEN 'yes' ELSE 'no' END,
+                format('It was %s. No claims were kept: the token did not pass the checks of a provider, or they were too long.',
+                       CASE login.outcome WHEN 'accepted' THEN 'accepted' ELSE login.outcome || ': ' || login.reason END);
+        END IF;
+    END
+    $$;
+
+COMMENT ON FUNCTION oidc.explain_login(bigint) IS 'Each step that a login of oidc.audit_log would meet with the policy of today, at its time';
+
+COMMENT ON FUNCTION oidc.explain_facts(text, text, text, text, inet, boolean, timestamptz) IS 'The rows of oidc.explain_login';
+
+-- The checks of the policy's tables, of the providers and of their keys.
+CREATE OR REPLACE FUNCTION oidc.doctor_tables()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH extension AS MATERIALIZED (
+            SELECT oid, extowner FROM pg_extension WHERE extname = 'pg_oidc'
+        ),
+        members AS MATERIALIZED (
+            SELECT classid, objid FROM pg_depend d, extension e
+             WHERE refclassid = 'pg_extension'::regclass AND refobjid = e.oid AND deptype = 'e'
+        ),
+        relations AS MATERIALIZED (
+            SELECT c.oid, c.oid::regclass::text AS table_name, c.relkind, c.relowner, c.relacl
+              FROM members m JOIN pg_class c ON m.classid = 'pg_class'::regclass AND c.oid = m.objid
+             WHERE c.relkind IN ('r', 'S', 'v')
+        ),
+        triggers AS MATERIALIZED (
+            SELECT r.table_name, t.tgname, t.tgfoid, t.tgenabled,
+                   EXISTS (SELECT FROM members m WHERE m.classid = 'pg_proc'::regclass AND m.objid = t.tgfoid) AS ours
+              FROM relations r JOIN pg_trigger t ON t.tgrelid = r.oid AND NOT t.tgisinternal
+        ),
+        rights AS MATERIALIZED (
+            SELECT 'pg_class'::regclass AS classid, oid AS objid, 0 AS objsubid, table_name AS object, relacl AS acl
+              FROM relations
+            UNION ALL
+            SELECT 'pg_class'::regclass, oid, attnum, format('column "%s" of %s', attname, table_name), attacl
+              FROM relations JOIN pg_attribute ON attrelid = oid AND attnum > 0
+            UNION ALL
+            SELECT 'pg_proc'::regclass, p.oid, 0, p.oid::regprocedure::text, coalesce(proacl, acldefault('f', proowner))
+              FROM members m JOIN pg_proc p ON m.classid = 'pg_proc'::regclass AND p.oid = m.objid
+            UNION ALL
+            SELECT 'pg_namespace'::regclass, oid, 0, 'schema oidc', nspacl FROM pg_namespace WHERE nspname = 'oidc'
+        ),
+        needed AS MATERIALIZED (
+            SELECT table_name, trigger_name
+              FROM (VALUES
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership,oidc.policy_state,oidc.jwks_cache,oidc.audit_log}'::text[],
+                 '{check_rights,check_rights_to_truncate}'::text[]),
+                ('{oidc.provider,oidc.role_mapping}', '{check_row,check_stored_row}'),
+                ('{oidc.identity_role,oidc.granted_membership}', '{check_row}'),
+                ('{oidc.revocation}', '{lock_role,unlock_roles}'),
+                ('{oidc.provider,oidc.role_mapping,oidc.revocation,oidc.identity_role,oidc.granted_membership}',
+                 '{policy_changed,policy_truncated,audit,audit_truncate}')
+              ) n (table_names, trigger_names), unnest(table_names) table_name, unnest(trigger_names) trigger_name
+        )
+        SELECT r.* FROM oidc.check_result('table_triggers', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('Table %s has no trigger "%s" of the extension.', table_name, trigger_name) AS sentence
+                       FROM needed n
+                      WHERE NOT EXISTS (SELECT FROM triggers t WHERE t.ours AND t.table_name = n.table_name
+                                                                 AND t.tgname = n.trigger_name)
+                     UNION ALL
+                     SELECT format('Trigger "%s" of table %s is not enabled ALWAYS.', tgname, table_name)
+                       FROM triggers WHERE ours AND tgenabled <> 'A'
+                     UNION ALL
+                     SELECT format('Trigger "%s" of table %s is not of the extension.', tgname, table_name)
+                       FROM triggers WHERE NOT ours) found),
+            'Run ALTER TABLE … ENABLE ALWAYS TRIGGER for one that is disabled; drop one that is not of the extension. One '
+                || 'that is missing comes back only with DROP and CREATE EXTENSION, so dump the policy first.',
+            'All triggers are in place.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('table_owners', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('%s belongs to role "%s", not to the owner of the extension, "%s".', table_name,
+                                   pg_get_userbyid(relowner), pg_get_userbyid(extowner)) AS sentence
+                       FROM relations, extension WHERE relowner <> extowner
+                     UNION ALL
+                     SELECT format('%s has the child table %s, whose rows count as rules of the policy.', table_name,
+                                   inhrelid::regclass)
+                       FROM relations JOIN pg_inherits ON inhparent = oid
+                     UNION ALL
+                     SELECT format('%s has the rewrite rule "%s".', table_name, w.rulename)
+                       FROM relations r JOIN pg_rewrite w ON w.ev_class = r.oid AND r.relkind = 'r') found),
+            'Give the table back with ALTER TABLE … OWNER TO; drop what is not of the extension.',
+            (SELECT format('All tables belong to role "%s", and nothing is attached to them.', pg_get_userbyid(extowner))
+               FROM extension)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('public_rights', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('PUBLIC has %s on %s.', a.privilege_type, object) AS sentence
+                       FROM rights r, aclexplode(r.acl) a
+                      WHERE a.grantee = 0
+                        -- What the extension's script itself granted.
+                        AND NOT EXISTS (SELECT FROM pg_init_privs i, aclexplode(i.initprivs) b
+                                         WHERE i.classoid = r.classid AND i.objoid = r.objid AND i.objsubid = r.objsubid
+                                           AND b.grantee = 0 AND b.privilege_type = a.privilege_type)) found),
+            'Take it back with REVOKE … FROM PUBLIC.',
+            'PUBLIC may ask who it is, and nothing else.') r
+    $$;
+
+CREATE OR REPLACE FUNCTION oidc.doctor_providers()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH sizes AS MATERIALIZED (
+            SELECT l.*,
+                   (SELECT count(*) FROM oidc.provider) AS providers_now,
+                   (SELECT count(*) FROM oidc.role_mapping WHERE enabled) AS rules_now,
+                   (SELECT count(*) FROM oidc.role_mapping
+                     WHERE enabled AND match::text ~ '"(regex|glob)":'
+                       AND (match @? '$.*.**.regex' OR match @? '$.*.**.glob')) AS pattern_rules_now
+              FROM oidc.policy_limits() l
+        ),
+        counted AS MATERIALIZED (
+            SELECT check_name, what, now_there, most
+              FROM sizes, LATERAL (VALUES
+                ('provider_count', 'providers', providers_now, providers),
+                ('rule_count', 'enabled rules', rules_now, rules),
+                ('pattern_rules', 'enabled rules with a regex or glob', pattern_rules_now, pattern_rules)
+              ) v (check_name, what, now_there, most)
+        )
+        SELECT r.* FROM counted, oidc.check_result(check_name, CASE WHEN now_there > most THEN 'fail' ELSE 'warn' END,
+            CASE WHEN now_there > most THEN ARRAY[format(
+                'There are %s %s, and at most %s are possible: every token is refused.', now_there, what, most)]
+            WHEN now_there * 5 >= most * 4 THEN ARRAY[format(
+                'There are %s %s, and at most %s are possible.', now_there, what, most)] END,
+            'Remove or disable some; one rule with "any" can say what several do.',
+            format('There are %s %s; up to %s are possible.', now_there, what, most)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('provider_rows', 'fail',
+            (SELECT array_agg(format('Provider "%s" does not compile, its tokens are refused: %s', p.name, problem) ORDER BY p.name)
+               FROM oidc.provider p, LATERAL oidc.provider_problem(oidc.provider_row(p)) problem
+              WHERE p.enabled AND problem IS NOT NULL),
+            'Mend the row with UPDATE.',
+            'All providers compile.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('provider_use', 'warn',
+            (SELECT array_agg(CASE WHEN p.enabled THEN format('Provider "%s" has no enabled rule that allows: its tokens are all refused.', p.name)
+                                   ELSE format('Provider "%s" is disabled: its %s enabled rules do nothing.', p.name, m.rules) END
+                              ORDER BY p.name)
+               FROM oidc.provider p LEFT JOIN (SELECT provider, count(*) AS rules, bool_or(effect = 'allow') AS allows
+                                                 FROM oidc.role_mapping WHERE enabled GROUP BY provider) m ON m.provider = p.name
+              WHERE p.enabled AND m.allows IS NOT TRUE OR NOT p.enabled AND m.rules > 0),
+            'Write a rule for it, enable it, or remove it.',
+            'Every enabled provider has rules, and no disabled one has.') r
+        UNION ALL
+        -- n113
+        SELECT r.* FROM oidc.check_result('identity_claims', 'warn',
+            (SELECT array_agg(format('Provider "%s" takes the identity from "%s", which can change, or pass to somebody else%s.',
+                                     p.name, p.identity_claim,
+                                     -- Her role stays bound to her "sub".
+                                     CASE WHEN p.auto_provision THEN ', who is then refused as long as the first one has her role' END)
+                              ORDER BY p.name)
+               FROM oidc.provider p
+              WHERE p.enabled
+                AND ltrim(p.identity_claim, '/') IN ('name', 'given_name', 'family_name', 'middle_name', 'nickname',
+                    'preferred_username', 'profile', 'website', 'email', 'upn', 'unique_name', 'phone_number', 'username')),
+            'Use "sub", or another claim that the provider never gives to anybody else, such as "oid" of Entra ID.',
+            'Identities come from claims that stay.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('plain_http', 'warn',
+            (SELECT array_agg(format('The keys of provider "%s" are fetched without TLS from %s.', p.name, place) ORDER BY p.name)
+               FROM oidc.provider p, LATERAL coalesce(p.jwks_uri, p.issuer) place
+              WHERE p.enabled AND p.jwks IS NULL AND place ILIKE 'http://%'),
+            'Use an https URL; http is for tests.',
+            'All keys are fetched over https, or stand in the column "jwks".') r
+    $$;
 
 -- Nobody but the owner, whatever ALTER DEFAULT PRIVILEGES of the one who runs this grants. What a DBA has granted on the
 -- older objects stays.

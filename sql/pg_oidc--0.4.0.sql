@@ -208,6 +208,259 @@ SELECT pg_catalog.pg_extension_config_dump('oidc.granted_membership', '');
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- src/api/triggers.rs:43
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::triggers::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:52
+-- pg_oidc::api::triggers::oidc::judge_provider
+CREATE  FUNCTION oidc."judge_provider"(
+	"row" TEXT /* & str */
+) RETURNS void
+STRICT
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'judge_provider_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:58
+-- pg_oidc::api::triggers::oidc::judge_rule
+CREATE  FUNCTION oidc."judge_rule"(
+	"row" TEXT /* & str */
+) RETURNS void
+STRICT
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'judge_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:152
+-- pg_oidc::api::triggers::oidc::refuse_change
+-- Skipped due to `#[pgrx(sql = false)]`
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:64
+-- pg_oidc::api::triggers::oidc::check_rights
+CREATE FUNCTION oidc."check_rights"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_rights_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:86
+-- pg_oidc::api::triggers::oidc::check_rule
+CREATE FUNCTION oidc."check_rule"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:111
+-- pg_oidc::api::triggers::oidc::check_stored_rule
+CREATE FUNCTION oidc."check_stored_rule"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'check_stored_rule_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/triggers.rs:135
+-- pg_oidc::api::triggers::oidc::policy_changed
+CREATE FUNCTION oidc."policy_changed"()
+	RETURNS TRIGGER
+	LANGUAGE c
+	AS 'MODULE_PATHNAME', 'policy_changed_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:31
+-- requires:
+--   tables
+--   api::triggers::oidc::check_rights
+--   api::triggers::oidc::check_rule
+--   api::triggers::oidc::check_stored_rule
+--   api::triggers::oidc::policy_changed
+--   api::triggers::oidc::judge_provider
+--   api::triggers::oidc::judge_rule
+
+-- One row as JSON, with times in microseconds: what the compiler reads, of providers in triggers and in the worker, of rules
+-- in oidc.doctor(). Bodies that are parsed now need no search_path, and without one a query takes them in. The last 30 years
+-- of timestamptz are beyond 64 bits of microseconds since 1970.
+CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
+    RETURN (to_jsonb($1) || jsonb_build_object(
+        'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,
+        'clock_skew_us', (extract(epoch FROM $1.clock_skew) * 1000000)::bigint,
+        'max_token_age_us', (extract(epoch FROM $1.max_token_age) * 1000000)::bigint))::text;
+COMMENT ON FUNCTION oidc.provider_row(oidc.provider) IS 'A provider as JSON, for the compiler';
+
+CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
+    RETURN (to_jsonb($1) || jsonb_build_object(
+        'role_oid', coalesce($1.role_oid::bigint, 0),
+        'valid_from', CASE
+            WHEN $1.valid_from IS NULL THEN NULL
+            WHEN $1.valid_from = '-infinity' THEN -9223372036854775808
+            ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
+        'valid_until', CASE
+            WHEN $1.valid_until IS NULL THEN NULL
+            WHEN $1.valid_until = '-infinity' THEN -9223372036854775808
+            ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
+COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
+
+CREATE FUNCTION oidc.check_provider() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        -- A null that must not be is refused by the column's NOT NULL, which names the column.
+        IF NEW.name IS NULL OR NEW.issuer IS NULL OR NEW.audiences IS NULL OR NEW.audience_claim IS NULL
+            OR NEW.algorithms IS NULL OR NEW.identity_claim IS NULL OR NEW.max_stale IS NULL
+            OR NEW.clock_skew IS NULL OR NEW.session_limit IS NULL OR NEW.auto_provision IS NULL
+            OR NEW.enabled IS NULL THEN
+            RETURN NEW;
+        END IF;
+        PERFORM oidc.judge_provider(oidc.provider_row(NEW));
+        RETURN NEW;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.check_provider() IS 'Trigger: refuses a provider that cannot be used, with the reason';
+
+ALTER FUNCTION oidc.check_rights() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION oidc.check_rule() SET search_path = pg_catalog, pg_temp;
+ALTER FUNCTION oidc.check_stored_rule() SET search_path = pg_catalog, pg_temp;
+-- Moves oidc.policy_state for whoever may write the table that fired it.
+ALTER FUNCTION oidc.policy_changed() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+
+-- Triggers are ENABLE ALWAYS: they fire under session_replication_role = replica and for a logical apply worker too.
+-- Those of one table fire in the order of their names: rights first. Somebody else's may fire after ours and change the
+-- row once more, so the row as it is stored is checked again.
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_stored_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rule();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_stored_rule();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_stored_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.identity_role
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.granted_membership
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+-- Whoever writes a key there lets tokens in that it signs.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+-- Whoever moves the generation could keep changes from counting on a standby.
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.policy_state
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.policy_state
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+
+COMMENT ON FUNCTION oidc.check_rule() IS 'Trigger: refuses a rule that cannot be compiled, with the reason, and keeps the role''s oid';
+COMMENT ON FUNCTION oidc.check_stored_rule() IS 'Trigger: checks a rule again, as it is stored';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/stat.rs:47
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::stat::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/stat.rs:53
+-- pg_oidc::api::stat::oidc::stat_rows
+CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
+	"metric" TEXT,  /* & '_ str */
+	"provider" TEXT,  /* Option < String > */
+	"outcome" TEXT,  /* Option < & '_ str > */
+	"reason" TEXT,  /* Option < & '_ str > */
+	"value" bigint  /* i64 */
+)
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'stat_rows_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:55
+-- requires:
+--   tables
+--   api::stat::oidc::stat_rows
+
+-- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
+CREATE VIEW oidc.stat AS
+    SELECT metric, provider, outcome, reason, value FROM oidc.stat_rows();
+COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provider, outcome and reason, waits, the audit queue, the shared memory';
+COMMENT ON COLUMN oidc.stat.metric IS '''logins'', ''password_logins'' (those by pg_oidc.password_fallback, without a provider), or another figure, which has neither provider nor outcome nor reason';
+COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider; null where the token named no issuer of the policy';
+COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused'', by pg_oidc; ''failed'': accepted, and then not let in by the server itself';
+COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal, or ''turned_away'' of a login that failed; null where the login was accepted';
+COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
+COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- src/api/sessions.rs:8
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::sessions::oidc */
 /* </end connected objects> */
@@ -245,72 +498,181 @@ AS 'MODULE_PATHNAME', 'session_rows_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/keys.rs:22
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::keys::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/keys.rs:42
--- pg_oidc::api::keys::oidc::key_rows
-CREATE  FUNCTION oidc."key_rows"() RETURNS TABLE (
-	"provider" TEXT,  /* String */
-	"kid" TEXT,  /* Option < String > */
-	"kty" TEXT,  /* Option < String > */
-	"alg" TEXT,  /* Option < String > */
-	"usable" bool,  /* Option < bool > */
-	"problem" TEXT,  /* Option < String > */
-	"origin" TEXT,  /* String */
-	"fetched_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"next_fetch_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
-	"last_error" TEXT  /* Option < String > */
-)
-STRICT VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'key_rows_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/keys.rs:89
--- pg_oidc::api::keys::oidc::refresh_keys
-CREATE  FUNCTION oidc."refresh_keys"(
-	"provider" TEXT DEFAULT NULL /* Option < & str > */
-) RETURNS void
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'refresh_keys_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:50
+-- src/lib.rs:56
 -- requires:
 --   tables
---   api::keys::oidc::key_rows
---   api::keys::oidc::refresh_keys
+--   triggers
+--   api::sessions::oidc::session_rows
+--   api::sessions::oidc::end_identity
 
--- Every key, usable or not. Whoever is to read it needs EXECUTE on oidc.key_rows() too.
-CREATE VIEW oidc.key AS
-    SELECT provider, kid, kty, alg, usable, problem, origin, fetched_at,
-           pg_catalog.now() OPERATOR(pg_catalog.-) fetched_at AS age, next_fetch_at, last_error
-      FROM oidc.key_rows();
-COMMENT ON VIEW oidc.key IS 'Keys of each provider: whether they are used and if not why, where they come from, how old they are';
-COMMENT ON COLUMN oidc.key.provider IS 'Name of the provider';
-COMMENT ON COLUMN oidc.key.kid IS 'The key''s identifier in its set';
-COMMENT ON COLUMN oidc.key.kty IS 'Kind of key: RSA, EC, OKP, oct';
-COMMENT ON COLUMN oidc.key.alg IS 'The one algorithm that the key declares';
-COMMENT ON COLUMN oidc.key.usable IS 'Whether tokens are verified with it; null where the provider has no key at all';
-COMMENT ON COLUMN oidc.key.problem IS 'Why it is not usable';
-COMMENT ON COLUMN oidc.key.origin IS 'The URL it was fetched from; ''jwks'' for static keys, ''cache'' for keys kept across a restart';
-COMMENT ON COLUMN oidc.key.fetched_at IS 'When the set was last fetched; null for static keys';
-COMMENT ON COLUMN oidc.key.age IS 'How long ago that was';
-COMMENT ON COLUMN oidc.key.next_fetch_at IS 'When it is fetched next; null for static keys and while it is being fetched';
-COMMENT ON COLUMN oidc.key.last_error IS 'Why the last attempt to fetch failed; null if it did not';
-COMMENT ON FUNCTION oidc.key_rows() IS 'The rows of oidc.key';
-COMMENT ON FUNCTION oidc.refresh_keys(text) IS 'Asks for the keys of a provider, or of all, to be fetched now; returns at once';
+-- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
+CREATE VIEW oidc.session AS
+    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
+COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
+COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
+COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
+COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
+COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
+COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
+COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
+COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
+COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
+COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
+COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
+COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
+
+-- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
+CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF $4 <= clock_timestamp() THEN
+            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
+        END IF;
+        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
+            ON CONFLICT ON CONSTRAINT revocation_pkey
+            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
+                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
+        RETURN oidc.end_identity($1, $2, true);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
+
+CREATE FUNCTION oidc.reinstate(provider text, subject text)
+    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        revoked boolean;
+    BEGIN
+        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
+         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
+        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
+        -- That its sessions were once ended still counts for the tokens of before.
+        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
+         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
+        RETURN coalesce(revoked, false);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
+
+CREATE FUNCTION oidc.end_sessions(provider text, subject text)
+    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
+            VALUES ($1, $2, '-infinity', clock_timestamp())
+            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
+        RETURN oidc.end_identity($1, $2, false);
+    END
+    $$;
+COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/claims.rs:23
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::claims::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/claims.rs:36
+-- pg_oidc::api::claims::oidc::provider
+CREATE  FUNCTION oidc."provider"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'provider_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/claims.rs:29
+-- pg_oidc::api::claims::oidc::identity
+CREATE  FUNCTION oidc."identity"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'identity_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/claims.rs:50
+-- pg_oidc::api::claims::oidc::claim
+CREATE  FUNCTION oidc."claim"(
+	"pointer" TEXT /* & str */
+) RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'claim_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/claims.rs:43
+-- pg_oidc::api::claims::oidc::claims_text
+CREATE  FUNCTION oidc."claims_text"() RETURNS TEXT /* Option < String > */
+STRICT STABLE PARALLEL SAFE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'claims_text_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
 -- src/api/doctor.rs:9
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::doctor::oidc */
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:56
+-- pg_oidc::api::doctor::oidc::board_facts
+CREATE  FUNCTION oidc."board_facts"() RETURNS TABLE (
+	"state" TEXT,  /* String */
+	"behind" bool,  /* bool */
+	"providers" bigint,  /* Option < i64 > */
+	"rules" bigint,  /* Option < i64 > */
+	"policy_bytes" bigint,  /* i64 */
+	"policy_capacity" bigint,  /* i64 */
+	"keyring_bytes" bigint,  /* i64 */
+	"keyring_capacity" bigint,  /* i64 */
+	"registry_hired" bool,  /* bool */
+	"keyring_hired" bool  /* bool */
+)
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'board_facts_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:103
+-- pg_oidc::api::doctor::oidc::policy_limits
+CREATE  FUNCTION oidc."policy_limits"() RETURNS TABLE (
+	"providers" bigint,  /* i64 */
+	"rules" bigint,  /* i64 */
+	"pattern_rules" bigint  /* i64 */
+)
+IMMUTABLE STRICT
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'policy_limits_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:116
+-- pg_oidc::api::doctor::oidc::rule_problem
+CREATE  FUNCTION oidc."rule_problem"(
+	"row" TEXT /* & str */
+) RETURNS TEXT /* Option < String > */
+STRICT STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'rule_problem_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:27
+-- pg_oidc::api::doctor::oidc::hba_facts
+CREATE  FUNCTION oidc."hba_facts"() RETURNS TABLE (
+	"guarded_file" TEXT,  /* Option < String > */
+	"native_file" TEXT,  /* Option < String > */
+	"trust_lines" INT[],  /* :: std :: option :: Option < Vec < i32 > > */
+	"include_lines" INT[],  /* :: std :: option :: Option < Vec < i32 > > */
+	"problem" TEXT  /* Option < String > */
+)
+STRICT VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'hba_facts_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -389,133 +751,12 @@ COMMENT ON FUNCTION oidc.is_preloaded() IS 'Whether the library is preloaded: on
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/doctor.rs:27
--- pg_oidc::api::doctor::oidc::hba_facts
-CREATE  FUNCTION oidc."hba_facts"() RETURNS TABLE (
-	"guarded_file" TEXT,  /* Option < String > */
-	"native_file" TEXT,  /* Option < String > */
-	"trust_lines" INT[],  /* :: std :: option :: Option < Vec < i32 > > */
-	"include_lines" INT[],  /* :: std :: option :: Option < Vec < i32 > > */
-	"problem" TEXT  /* Option < String > */
-)
-STRICT VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'hba_facts_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
 -- src/api/doctor.rs:21
 -- pg_oidc::api::doctor::oidc::library_version
 CREATE  FUNCTION oidc."library_version"() RETURNS TEXT /* & '_ str */
 STRICT STABLE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'library_version_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:56
--- pg_oidc::api::doctor::oidc::board_facts
-CREATE  FUNCTION oidc."board_facts"() RETURNS TABLE (
-	"state" TEXT,  /* String */
-	"behind" bool,  /* bool */
-	"providers" bigint,  /* Option < i64 > */
-	"rules" bigint,  /* Option < i64 > */
-	"policy_bytes" bigint,  /* i64 */
-	"policy_capacity" bigint,  /* i64 */
-	"keyring_bytes" bigint,  /* i64 */
-	"keyring_capacity" bigint,  /* i64 */
-	"registry_hired" bool,  /* bool */
-	"keyring_hired" bool  /* bool */
-)
-STRICT VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'board_facts_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:110
--- pg_oidc::api::doctor::oidc::provider_problem
-CREATE  FUNCTION oidc."provider_problem"(
-	"row" TEXT /* & str */
-) RETURNS TEXT /* Option < String > */
-STRICT STABLE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'provider_problem_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:103
--- pg_oidc::api::doctor::oidc::policy_limits
-CREATE  FUNCTION oidc."policy_limits"() RETURNS TABLE (
-	"providers" bigint,  /* i64 */
-	"rules" bigint,  /* i64 */
-	"pattern_rules" bigint  /* i64 */
-)
-IMMUTABLE STRICT
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'policy_limits_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:116
--- pg_oidc::api::doctor::oidc::rule_problem
-CREATE  FUNCTION oidc."rule_problem"(
-	"row" TEXT /* & str */
-) RETURNS TEXT /* Option < String > */
-STRICT STABLE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'rule_problem_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/doctor.rs:122
--- pg_oidc::api::doctor::oidc::role_problem
-CREATE  FUNCTION oidc."role_problem"(
-	"role" TEXT, /* & str */
-	"role_oid" oid, /* Option < pg_sys :: Oid > */
-	"allow_privileged" bool /* bool */
-) RETURNS TEXT /* Option < String > */
-STABLE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'role_problem_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/stat.rs:47
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::stat::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/stat.rs:53
--- pg_oidc::api::stat::oidc::stat_rows
-CREATE  FUNCTION oidc."stat_rows"() RETURNS TABLE (
-	"metric" TEXT,  /* & '_ str */
-	"provider" TEXT,  /* Option < String > */
-	"outcome" TEXT,  /* Option < & '_ str > */
-	"reason" TEXT,  /* Option < & '_ str > */
-	"value" bigint  /* i64 */
-)
-STRICT VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'stat_rows_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:55
--- requires:
---   tables
---   api::stat::oidc::stat_rows
-
--- Figures since the server started, for monitoring. Whoever is to read it needs EXECUTE on oidc.stat_rows() too.
-CREATE VIEW oidc.stat AS
-    SELECT metric, provider, outcome, reason, value FROM oidc.stat_rows();
-COMMENT ON VIEW oidc.stat IS 'Figures since the server started: logins by provider, outcome and reason, waits, the audit queue, the shared memory';
-COMMENT ON COLUMN oidc.stat.metric IS '''logins'', ''password_logins'' (those by pg_oidc.password_fallback, without a provider), or another figure, which has neither provider nor outcome nor reason';
-COMMENT ON COLUMN oidc.stat.provider IS 'Name of the provider; null where the token named no issuer of the policy';
-COMMENT ON COLUMN oidc.stat.outcome IS '''accepted'' or ''refused'', by pg_oidc; ''failed'': accepted, and then not let in by the server itself';
-COMMENT ON COLUMN oidc.stat.reason IS 'Code of the refusal, or ''turned_away'' of a login that failed; null where the login was accepted';
-COMMENT ON COLUMN oidc.stat.value IS 'How many, or how many bytes';
-COMMENT ON FUNCTION oidc.stat_rows() IS 'The rows of oidc.stat';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -782,6 +1023,197 @@ COMMENT ON FUNCTION oidc.hba_facts() IS 'The guarded HBA file, and the trust lin
 /* </end connected objects> */
 
 /* <begin connected objects> */
+-- src/api/doctor.rs:122
+-- pg_oidc::api::doctor::oidc::role_problem
+CREATE  FUNCTION oidc."role_problem"(
+	"role" TEXT, /* & str */
+	"role_oid" oid, /* Option < pg_sys :: Oid > */
+	"allow_privileged" bool /* bool */
+) RETURNS TEXT /* Option < String > */
+STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'role_problem_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:83
+-- requires:
+--   doctor
+--   triggers
+--   api::doctor::oidc::rule_problem
+--   api::doctor::oidc::role_problem
+--   api::doctor::oidc::role_privilege
+
+-- The checks of the rules, of the roles that they give, and of what they match.
+
+CREATE FUNCTION oidc.doctor_rules()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$
+        WITH rules AS MATERIALIZED (
+            SELECT id, provider, effect, databases, valid_until, oidc.rule_problem(oidc.rule_row(m)) AS problem
+              FROM oidc.role_mapping m WHERE enabled
+        )
+        SELECT r.* FROM oidc.check_result('rule_rows', 'fail',
+            (SELECT array_agg(CASE effect
+                WHEN 'deny' THEN format('Rule %s denies and does not compile; every login of provider "%s" is refused: %s', id, provider, problem)
+                ELSE format('Rule %s does not compile and gives nothing: %s', id, problem) END ORDER BY id)
+               FROM rules WHERE problem IS NOT NULL),
+            'Mend the row with UPDATE, or disable it.',
+            (SELECT format('All %s enabled rules compile.', count(*)) FROM rules)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('rule_databases', 'warn',
+            (SELECT array_agg(format('Rule %s names database "%s", which does not exist or takes no connections.', m.id, named)
+                              ORDER BY m.id, named)
+               FROM rules m, unnest(m.databases) named
+              WHERE NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = named AND d.datallowconn)),
+            'Correct "databases"; null means all.',
+            'Every database that a rule names is there.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('rule_validity', 'warn',
+            (SELECT array_agg(format('Rule %s has been over since %s.', m.id, m.valid_until) ORDER BY m.id)
+               FROM rules m WHERE m.valid_until <= now()),
+            'Delete the rule, disable it, or set "valid_until" anew.',
+            'No enabled rule is over.') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_rules() IS 'Checks of oidc.doctor(): the rules by themselves';
+
+-- 18 keeps the plan of a function for the whole session: one made for a few rules, with nested loops, would take minutes
+-- for many. Hence no nested loops where rules are joined with rules.
+
+-- A role that is derived from the token (\1) is looked up at each login, so nothing can be said of it here.
+CREATE FUNCTION oidc.doctor_rule_roles()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
+    AS $$
+        WITH rules AS MATERIALIZED (
+            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication,
+                   -- People who come in as themselves are given it without a login of its own.
+                   r.oid IS NOT NULL AND (NOT r.rolcanlogin OR r.rolvaliduntil <= now())
+                       AND EXISTS (SELECT FROM oidc.provider p
+                                    WHERE p.name = m.provider
+                                      AND (p.auto_provision
+                                           OR EXISTS (SELECT FROM oidc.identity_role i WHERE i.provider = p.name))) AS for_people
+              FROM oidc.role_mapping m LEFT JOIN pg_roles r ON r.oid = m.role_oid AND r.rolname = m.role
+             WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
+        ),
+        -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
+        roles AS MATERIALIZED (
+            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged, for_people,
+                   CASE WHEN NOT for_people THEN oidc.role_problem(role, role_oid, allow_privileged)
+                        WHEN NOT allow_privileged THEN 'The role is privileged, and the rule does not say allow_privileged. The '
+                                                       || oidc.role_privilege(role) || '.' END AS problem,
+                   CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
+              FROM rules GROUP BY role, role_oid, allow_privileged, for_people
+        ),
+        told AS MATERIALIZED (
+            SELECT m.id, m.role, problem, m.allow_privileged, power
+              FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
+              JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
+                          AND m.allow_privileged = p.allow_privileged AND m.for_people = p.for_people
+        ),
+        -- Physical replication needs no database.
+        places AS MATERIALIZED (
+            SELECT role_oid, databases, role, array_agg(id) AS ids
+              FROM rules
+             WHERE NOT (replication AND databases IS NULL) AND NOT for_people AND role_oid IN (SELECT oid FROM pg_roles)
+             GROUP BY role_oid, databases, role
+        ),
+        closed AS MATERIALIZED (
+            SELECT * FROM places p
+             WHERE NOT EXISTS (SELECT FROM pg_database d
+                                WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
+                                  AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))
+        )
+        SELECT r.* FROM oidc.check_result('rule_roles', 'fail',
+            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', id, role, problem) ORDER BY id)
+               FROM told WHERE problem IS NOT NULL),
+            'Mend the role, then write the rule again: UPDATE oidc.role_mapping SET role = role WHERE id = …',
+            'Every role that a rule gives is there and may log in.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('rule_privileges', 'warn',
+            (SELECT array_agg(CASE
+                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', id, role)
+                ELSE format('Rule %s gives a privileged role: %s.', id, power) END ORDER BY id)
+               FROM told WHERE allow_privileged AND problem IS NULL),
+            'Set "allow_privileged" to false, unless a token is really to open such a session.',
+            'No rule gives a privileged role.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('rule_connect', 'fail',
+            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', id, role)
+                              ORDER BY id)
+               FROM closed, unnest(ids) id),
+            'GRANT CONNECT ON DATABASE … to the role.',
+            'Every role that a rule gives may connect to a database of the rule.') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_rule_roles() IS 'Checks of oidc.doctor(): the roles that rules give';
+
+CREATE FUNCTION oidc.doctor_rule_matches()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
+    AS $$
+        WITH rules AS MATERIALIZED (SELECT * FROM oidc.role_mapping WHERE enabled),
+        -- What an operator object says, in a member itself or in its "any"; under "not" it narrows the rule.
+        patterns AS MATERIALIZED (
+            SELECT m.id, kind, found #>> '{}' AS pattern
+              FROM rules m, LATERAL (VALUES ('regex', jsonb_path_query_array(m.match, '$.*.regex')
+                                                       || jsonb_path_query_array(m.match, '$.*.any[*].regex')),
+                                            ('glob', jsonb_path_query_array(m.match, '$.*.glob')
+                                                      || jsonb_path_query_array(m.match, '$.*.any[*].glob')))
+                                      v (kind, list), jsonb_array_elements(list) found
+             WHERE m.effect = 'allow' AND m.match::text ~ '"(regex|glob)":'
+        ),
+        repeats AS MATERIALIZED (
+            SELECT (min(ARRAY[priority, id]))[2] AS first, array_agg(id) AS ids
+              FROM rules
+             GROUP BY provider, match, role, effect, databases, replication, addresses, valid_from, valid_until
+            HAVING count(*) > 1
+        )
+        SELECT r.* FROM oidc.check_result('open_patterns', 'warn',
+            (SELECT array_agg(format('Rule %s: %s "%s" fits whatever stands around it.', id, kind, pattern) ORDER BY id, kind, pattern)
+               FROM patterns
+              WHERE kind = 'regex' AND pattern ~ E'^[\\^(?:]*\\.[*+]' AND pattern ~ E'\\.[*+][?)$]*$'
+                 OR kind = 'glob' AND (pattern ~ E'^\\*+$' OR pattern ~ E'^\\*\\*.*\\*\\*$')),
+            'Write out the part that must be there at the beginning or at the end; {"exists": true} says "any value".',
+            'Every pattern holds a value at its beginning or its end.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('repeated_rules', 'warn',
+            (SELECT array_agg(format('Rule %s never decides: rule %s says the same and comes first.', id, first) ORDER BY id)
+               FROM repeats, unnest(ids) id WHERE id <> first),
+            'Delete one of the two.',
+            'No rule says what an earlier one says.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('denied_rules', 'warn',
+            (SELECT array_agg(format('Rule %s allows just what rule %s denies.', a.id, d.id) ORDER BY a.id, d.id)
+               FROM rules a JOIN rules d ON d.provider = a.provider AND d.match = a.match
+              WHERE a.effect = 'allow' AND d.effect = 'deny'),
+            'A rule that denies always wins: delete one of the two, or limit the one that denies.',
+            'No rule allows just what another denies.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('deny_all', 'warn',
+            (SELECT array_agg(format('Rule %s matches every token of provider "%s" and denies.', id, provider) ORDER BY id)
+               FROM rules WHERE effect = 'deny' AND match = '{}'),
+            'If that is meant for good, disable the provider: UPDATE oidc.provider SET enabled = false WHERE name = …',
+            'No rule denies everybody.') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_rule_matches() IS 'Checks of oidc.doctor(): what rules match';
+COMMENT ON FUNCTION oidc.rule_problem(text) IS 'Why a rule does not compile; null if it does';
+COMMENT ON FUNCTION oidc.role_problem(text, oid, boolean) IS 'Why a token does not open a session in a role; null if it does';
+COMMENT ON FUNCTION oidc.role_privilege(text) IS 'Why a role is privileged; null if it is not';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/doctor.rs:110
+-- pg_oidc::api::doctor::oidc::provider_problem
+CREATE  FUNCTION oidc."provider_problem"(
+	"row" TEXT /* & str */
+) RETURNS TEXT /* Option < String > */
+STRICT STABLE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'provider_problem_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
 -- src/api/audit.rs:125
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::audit::oidc */
 /* </end connected objects> */
@@ -796,32 +1228,423 @@ CREATE FUNCTION oidc."audit_change"()
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/explain.rs:169
+-- src/lib.rs:44
+-- requires:
+--   triggers
+--   api::audit::oidc::audit_change
+
+-- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
+-- registry worker soon after, and so is what becomes of keys.
+COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted, refused and failed, sessions that were ended, changes of providers, rules and revocations, and what became of the providers'' keys. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
+COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
+COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
+COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''password_login'' (see pg_oidc.password_fallback), ''session_end''; ''keys_changed'', ''keys_failed'' (the first failure in a row), ''keys_recovered'', ''keys_leaked''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
+COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'', ''refused'' or, after it was accepted, ''failed'' for a login, ''ended'' for a session, ''done'' for the others';
+COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log; ''turned_away'' for a login that the server itself did not let in after all; why keys could not be fetched, or must not be in a key set';
+COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule, revocation or keys; null for a login whose token names no issuer of the policy';
+COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
+COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
+COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
+COMMENT ON COLUMN oidc.audit_log.role IS 'The role of an accepted login, or of the rule';
+COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The rule that gave the role or denied the login; the id of the changed rule';
+COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session, or that the client asked for';
+COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
+COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
+COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
+COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
+COMMENT ON COLUMN oidc.audit_log.token_id IS 'Which token it was, once its signature was verified: the claim "jti", else a hash of the token that is the same in this cluster only';
+COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it, or that fetched the keys';
+COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
+COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
+COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change; the "kid" of each usable key before it';
+COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change; the "kid" of each usable key after it, or of those that must not be in a key set';
+COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did. Of keys_failed: detail, what failed in words';
+
+ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
+COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.provider
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.role_mapping
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.audit_log
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights;
+CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.audit_log
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
+ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights_to_truncate;
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:49
+-- requires:
+--   triggers
+--   audit
+--   sessions
+
+-- People's own roles. The registry worker makes them and grants them what the rules give; administrators bind roles that
+-- exist. Names are text: a longer one than a role can have is refused instead of cut.
+
+CREATE FUNCTION oidc.role_oid(role text) RETURNS oid
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+    AS $$ SELECT CASE WHEN octet_length($1) < 64 THEN to_regrole(quote_ident($1)) END::oid $$;
+COMMENT ON FUNCTION oidc.role_oid(text) IS 'The oid of a role; null where there is none of that name';
+
+CREATE FUNCTION oidc.check_binding() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        IF NEW.provider IS NULL OR NEW.subject IS NULL OR NEW.role IS NULL THEN
+            RETURN NEW;
+        ELSIF octet_length(NEW.role) NOT BETWEEN 1 AND 63 THEN
+            RAISE EXCEPTION '"role" must have 1 to 63 bytes' USING ERRCODE = 'check_violation';
+        ELSIF NEW.role IN ('public', 'none') OR NEW.role LIKE 'pg\_%' THEN
+            RAISE EXCEPTION 'role name "%" is reserved', NEW.role USING ERRCODE = 'check_violation';
+        ELSIF NEW.subject = '' OR octet_length(NEW.subject) > 2048 THEN
+            RAISE EXCEPTION '"subject" must have 1 to 2048 bytes' USING ERRCODE = 'check_violation',
+                HINT = 'It is the claim "sub" of the identity.';
+        END IF;
+        NEW.role_oid := oidc.role_oid(NEW.role);
+        IF NEW.role_oid IS NULL THEN
+            RAISE WARNING 'role "%" does not exist', NEW.role USING ERRCODE = 'undefined_object',
+                DETAIL = 'Nobody logs in with it until the role exists and the row is written again.';
+        END IF;
+        RETURN NEW;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.check_binding() IS 'Trigger: keeps the oid of a person''s own role';
+
+CREATE FUNCTION oidc.check_membership() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    BEGIN
+        NEW.role_oid := oidc.role_oid(NEW.role);
+        NEW.member_oid := oidc.role_oid(NEW.member);
+        RETURN NEW;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.check_membership() IS 'Trigger: keeps the oids of a granted membership';
+
+-- When a person last logged in changes nothing that counts, and is no event.
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE OF role, role_oid, subject ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_binding();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OF provider, subject, role, role_oid OR DELETE ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.identity_role
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER policy_truncated;
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OF provider, subject, role, role_oid, made_by_us OR DELETE ON oidc.identity_role
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.identity_role
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER audit_truncate;
+
+CREATE TRIGGER check_row BEFORE INSERT OR UPDATE OF role, member, role_oid, member_oid ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.check_membership();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_row;
+CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OF role, member, role_oid, member_oid OR DELETE ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER policy_changed;
+CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.granted_membership
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER policy_truncated;
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.granted_membership
+    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER audit;
+CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.granted_membership
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
+ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER audit_truncate;
+
+-- A revoked person's own role, if pg_oidc made it, cannot log in by any other way either. Only what was locked for a
+-- revocation is unlocked with it. Only superusers and oidc.revoke() get here. A row that comes from a dump says what was
+-- locked there.
+CREATE FUNCTION oidc.lock_role() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        locks CONSTANT boolean := TG_OP <> 'DELETE' AND NEW.until > clock_timestamp();
+        unlocks CONSTANT boolean := NOT locks AND CASE TG_OP WHEN 'INSERT' THEN NEW.role_locked ELSE OLD.role_locked END;
+        own text;
+    BEGIN
+        -- Where INSERT … ON CONFLICT finds a row, the trigger comes again for the UPDATE.
+        IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM oidc.revocation r
+                                         WHERE (r.provider, r.subject) = (NEW.provider, NEW.subject)) THEN
+            RETURN NEW;
+        END IF;
+        IF locks OR unlocks THEN
+            SELECT r.rolname INTO own FROM oidc.identity_role i JOIN pg_roles r ON r.oid = i.role_oid
+             WHERE i.made_by_us AND r.rolcanlogin = locks
+               AND i.provider = CASE TG_OP WHEN 'DELETE' THEN OLD.provider ELSE NEW.provider END
+               AND i.subject = CASE TG_OP WHEN 'DELETE' THEN OLD.subject ELSE NEW.subject END;
+            IF own IS NOT NULL THEN
+                EXECUTE format('ALTER ROLE %I %s', own, CASE WHEN locks THEN 'NOLOGIN' ELSE 'LOGIN' END);
+            END IF;
+        END IF;
+        IF TG_OP = 'DELETE' THEN
+            RETURN OLD;
+        END IF;
+        NEW.role_locked := locks AND (NEW.role_locked OR own IS NOT NULL);
+        RETURN NEW;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.lock_role() IS 'Trigger: sets the own role of a revoked person NOLOGIN, and LOGIN again afterwards';
+CREATE TRIGGER lock_role BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
+    FOR EACH ROW EXECUTE FUNCTION oidc.lock_role();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER lock_role;
+
+-- TRUNCATE takes all revocations back.
+CREATE FUNCTION oidc.unlock_roles() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        own text;
+    BEGIN
+        FOR own IN SELECT a.rolname FROM oidc.revocation v JOIN oidc.identity_role i USING (provider, subject)
+                     JOIN pg_roles a ON a.oid = i.role_oid
+                    WHERE v.role_locked AND i.made_by_us AND NOT a.rolcanlogin
+        LOOP
+            EXECUTE format('ALTER ROLE %I LOGIN', own);
+        END LOOP;
+        RETURN NULL;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.unlock_roles() IS 'Trigger: sets the own roles that were locked for revocations LOGIN again';
+CREATE TRIGGER unlock_roles BEFORE TRUNCATE ON oidc.revocation
+    FOR EACH STATEMENT EXECUTE FUNCTION oidc.unlock_roles();
+ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER unlock_roles;
+
+-- Own roles of people who have not come for that long: those that own nothing and have no rights anywhere are dropped,
+-- the others can no longer log in.
+CREATE FUNCTION oidc.prune_identities(older_than interval, dry_run boolean DEFAULT false)
+    RETURNS TABLE (provider text, subject text, role text, last_login timestamptz, action text)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    AS $$
+    DECLARE
+        known record;
+    BEGIN
+        IF older_than IS NULL OR older_than < '0' THEN
+            RAISE invalid_parameter_value USING MESSAGE = '"older_than" must be an interval that is not negative';
+        END IF;
+        FOR known IN
+            SELECT i.provider, i.subject, r.rolname, r.oid, i.last_login, r.rolcanlogin,
+                   NOT EXISTS (SELECT FROM pg_shdepend d
+                                WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid) AS bare
+              FROM oidc.identity_role i JOIN pg_roles r ON r.oid = i.role_oid
+             WHERE i.made_by_us AND coalesce(i.last_login, '-infinity') <= now() - older_than
+               AND NOT EXISTS (SELECT FROM oidc.session s WHERE (s.provider, s.subject) = (i.provider, i.subject))
+               AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
+             ORDER BY i.provider, i.subject
+        LOOP
+            provider := known.provider;
+            subject := known.subject;
+            role := known.rolname;
+            last_login := known.last_login;
+            IF known.bare THEN
+                action := 'drop';
+                IF NOT dry_run THEN
+                    DELETE FROM oidc.granted_membership g WHERE g.member_oid = known.oid;
+                    DELETE FROM oidc.identity_role i WHERE (i.provider, i.subject) = (known.provider, known.subject);
+                    EXECUTE format('DROP ROLE %I', known.rolname);
+                END IF;
+            ELSIF known.rolcanlogin THEN
+                action := 'nologin';
+                IF NOT dry_run THEN
+                    EXECUTE format('ALTER ROLE %I NOLOGIN', known.rolname);
+                END IF;
+            ELSE
+                CONTINUE;
+            END IF;
+            RETURN NEXT;
+        END LOOP;
+    END
+    $$;
+COMMENT ON FUNCTION oidc.prune_identities(interval, boolean) IS 'Drops the own roles, made by pg_oidc, of people who have not logged in for that long and that own nothing; others are set NOLOGIN until an administrator sets them LOGIN. With dry_run: only says so';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/lib.rs:94
+-- requires:
+--   people
+--   doctor_rules
+
+-- The checks of people's own roles, of what they are bound to and of what they were granted.
+-- Joins without nested loops, as the checks of the rules have them.
+CREATE FUNCTION oidc.doctor_people()
+    RETURNS TABLE (name text, status text, detail text, hint text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
+    AS $$
+        WITH persons AS MATERIALIZED (
+            SELECT i.provider, i.subject, i.role, a.oid, a.rolname, a.rolsuper, a.rolcreaterole, a.rolreplication,
+                   a.rolbypassrls, a.rolinherit, a.rolpassword IS NOT NULL AS has_password
+              FROM oidc.identity_role i LEFT JOIN pg_authid a ON a.oid = i.role_oid
+        ),
+        -- Those through which people come in as themselves.
+        providers AS MATERIALIZED (
+            SELECT p.name, p.auto_provision, p.base_role, oidc.role_oid(p.base_role) AS base_oid
+              FROM oidc.provider p
+             WHERE p.enabled AND (p.auto_provision OR p.name IN (SELECT provider FROM persons))
+        ),
+        rules AS MATERIALIZED (
+            SELECT m.id, m.provider, m.role, m.role_oid, m.databases, m.allow_privileged
+              FROM oidc.role_mapping m WHERE m.enabled AND m.effect = 'allow' AND NOT m.replication
+        ),
+        given AS MATERIALIZED (
+            SELECT a.oid, a.rolname, a.rolconnlimit, a.rolvaliduntil, a.rolpassword IS NOT NULL AS has_password, m.id,
+                   m.provider IN (SELECT p.name FROM providers p) AS to_people
+              FROM rules m JOIN oidc.provider p ON p.name = m.provider AND p.enabled JOIN pg_authid a ON a.oid = m.role_oid
+        ),
+        -- What a person's role could do, granted by others than pg_oidc. The last column: no rule means it to be so.
+        powers AS MATERIALIZED (
+            SELECT rolname, subject, power, provider NOT IN (SELECT provider FROM rules WHERE allow_privileged) AS unmeant
+              FROM persons n, LATERAL (
+                VALUES (CASE WHEN rolsuper THEN 'it is a superuser' END),
+                       (CASE WHEN rolcreaterole THEN 'it has CREATEROLE' END),
+                       (CASE WHEN rolreplication THEN 'it has REPLICATION' END),
+                       (CASE WHEN rolbypassrls THEN 'it has BYPASSRLS' END),
+                       (CASE WHEN EXISTS (SELECT FROM pg_database d WHERE d.datdba = n.oid
+                                             AND d.datname = current_setting('pg_oidc.database', true))
+                             THEN 'it owns the policy database' END)) own (power)
+             WHERE power IS NOT NULL
+            UNION
+            SELECT n.rolname, n.subject, power, n.provider NOT IN (SELECT provider FROM rules WHERE allow_privileged)
+              FROM persons n JOIN pg_auth_members m ON m.member = n.oid JOIN pg_authid r ON r.oid = m.roleid,
+                   LATERAL oidc.role_privilege(r.rolname) power
+             WHERE power IS NOT NULL
+               AND NOT EXISTS (SELECT FROM oidc.granted_membership g WHERE g.role_oid = m.roleid AND g.member_oid = m.member)
+            UNION
+            -- From 16 on each membership says for itself whether it is inherited.
+            SELECT rolname, subject, 'it inherits, so that she would have more than her token gives, and is refused', true
+              FROM persons WHERE rolinherit AND current_setting('server_version_num')::integer < 160000
+        ),
+        bases AS MATERIALIZED (
+            SELECT p.name, p.base_role, p.base_oid, oidc.role_privilege(p.base_role) AS power
+              FROM providers p WHERE p.base_role IS NOT NULL
+        ),
+        -- Databases into which the rights of PUBLIC let nobody, and neither does the base role.
+        closed AS MATERIALIZED (
+            SELECT p.name, p.auto_provision, d.oid, d.datname
+              FROM providers p, pg_database d
+             WHERE d.datallowconn AND NOT d.datistemplate
+               AND NOT EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
+                                WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
+               AND NOT (current_setting('server_version_num')::integer >= 160000 AND p.base_oid IS NOT NULL
+                        AND coalesce(has_database_privilege(p.base_oid, d.oid, 'CONNECT'), false))
+               AND EXISTS (SELECT FROM rules m
+                            WHERE m.provider = p.name AND (m.databases IS NULL OR d.datname = ANY (m.databases)))
+        )
+        SELECT r.* FROM oidc.check_result('token_passwords', 'fail',
+            (SELECT array_agg(sentence ORDER BY sentence)
+               FROM (SELECT format('Role "%s", which rule %s gives, has a password.', rolname, min(id)) AS sentence
+                       FROM given
+                      -- For the time of a migration both are meant to work.
+                      WHERE has_password AND current_setting('pg_oidc.password_fallback', true) IS DISTINCT FROM 'on'
+                      GROUP BY rolname
+                     UNION ALL
+                     SELECT format('Role "%s", the own role of "%s", has a password.', rolname, subject)
+                       FROM persons WHERE has_password) found),
+            'It is a way in without a token: ALTER ROLE … PASSWORD NULL.',
+            'No role that a token opens has a password.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_privileges',
+            (SELECT CASE WHEN bool_or(unmeant) THEN 'fail' ELSE 'warn' END FROM powers),
+            (SELECT array_agg(format('Role "%s", the own role of "%s", is privileged: %s.', rolname, subject, power)
+                              ORDER BY rolname, power) FROM powers),
+            'A person''s own role needs LOGIN and NOINHERIT, and nothing else: what she may do is for the roles that rules give.',
+            'No person''s own role is privileged.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_bindings', 'fail',
+            (SELECT array_agg(CASE
+                WHEN rolname <> role THEN format('Role "%s", the own role of "%s", is now called "%s": she is refused.',
+                                                 role, subject, rolname)
+                WHEN rolname IS NULL AND oidc.role_oid(role) IS NULL THEN format(
+                    'Role "%s", the own role of "%s", does not exist: she is refused.', role, subject)
+                ELSE format('Role "%s", the own role of "%s", was made anew since: she is refused.', role, subject) END
+                              ORDER BY role)
+               FROM persons WHERE rolname IS DISTINCT FROM role),
+            'Write the row of oidc.identity_role again with a role that is hers, or delete it.',
+            (SELECT format('%s people have a role of their own.', count(*)) FROM persons)) r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_rules', 'fail',
+            (SELECT array_agg(format('Rule %s gives nothing: role "%s" is the own role of "%s".', m.id, n.role, n.subject)
+                              ORDER BY m.id)
+               FROM rules m JOIN persons n ON n.role = m.role),
+            'Let the rule give another role: whose role this is says oidc.identity_role.',
+            'No rule gives a person''s own role.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_memberships', 'warn',
+            (SELECT array_agg(format('Role "%s" is not a member of "%s" any more.', g.member, g.role) ORDER BY g.member, g.role)
+               FROM oidc.granted_membership g
+              WHERE NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = g.role_oid AND m.member = g.member_oid)),
+            'Delete the row of oidc.granted_membership, else a grant of your own would count as one of pg_oidc''s.',
+            'All memberships that pg_oidc granted are there.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('base_roles',
+            (SELECT CASE WHEN bool_or(power IS NOT NULL) THEN 'fail' ELSE 'warn' END FROM bases),
+            (SELECT array_agg(CASE
+                WHEN base_oid IS NULL THEN format('Role "%s", the base_role of provider "%s", does not exist.', base_role, name)
+                WHEN power IS NOT NULL THEN format('Role "%s", the base_role of provider "%s", is privileged, and its people are refused: %s.',
+                                                   base_role, name, power)
+                ELSE format('Role "%s", the base_role of provider "%s", gives its people no CONNECT: before PostgreSQL 16 their '
+                                || 'roles inherit nothing.', base_role, name) END ORDER BY name)
+               FROM bases b
+              WHERE base_oid IS NULL OR power IS NOT NULL OR current_setting('server_version_num')::integer < 160000),
+            'A base_role is there to carry CONNECT and needs nothing else; before PostgreSQL 16 grant CONNECT to PUBLIC or to each person.',
+            'Every base_role does what it is for.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_connect', 'warn',
+            (SELECT array_agg(format('People of provider "%s" have no CONNECT on database "%s", unless it is granted to each of them.',
+                                     c.name, c.datname) ORDER BY c.name, c.datname)
+               FROM closed c
+              WHERE c.auto_provision
+                 OR EXISTS (SELECT FROM persons n WHERE n.provider = c.name AND n.oid IS NOT NULL
+                                                    AND NOT has_database_privilege(n.oid, c.oid, 'CONNECT'))),
+            CASE WHEN current_setting('server_version_num')::integer < 160000
+                 THEN 'GRANT CONNECT ON DATABASE … TO PUBLIC, or to each person''s own role; or name in "databases" where rules count.'
+                 ELSE 'GRANT CONNECT ON DATABASE … to the base_role of the provider; or name in "databases" where rules count.' END,
+            'People may connect wherever a rule gives them a role.') r
+        UNION ALL
+        SELECT r.* FROM oidc.check_result('person_settings', 'warn',
+            (SELECT array_agg(DISTINCT format('Role "%s" has %s, which does not count for people who log in as themselves.',
+                                              g.rolname, what))
+               FROM given g, LATERAL (
+                VALUES (CASE WHEN EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setrole = g.oid)
+                             THEN 'settings of its own (ALTER ROLE … SET)' END),
+                       (CASE WHEN g.rolconnlimit >= 0 THEN format('CONNECTION LIMIT %s', g.rolconnlimit) END),
+                       (CASE WHEN g.rolvaliduntil < 'infinity' THEN format('VALID UNTIL %L', g.rolvaliduntil) END)) w (what)
+              WHERE g.to_people AND what IS NOT NULL),
+            'What counts is set for a person''s own role. Whoever needs the role''s settings asks for the role: a role login.',
+            'No role that people are given has settings that would not count for them.') r
+    $$;
+COMMENT ON FUNCTION oidc.doctor_people() IS 'Checks of oidc.doctor(): people''s own roles';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:182
 CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::explain::oidc */
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/explain.rs:181
--- pg_oidc::api::explain::oidc::explain
-CREATE  FUNCTION oidc."explain"(
-	"token" TEXT, /* & str */
-	"login_user" TEXT DEFAULT NULL, /* Option < & str > */
-	"database" TEXT DEFAULT NULL, /* Option < & str > */
-	"client" inet DEFAULT NULL, /* Option < Inet > */
-	"replication" bool DEFAULT false /* bool */
-) RETURNS TABLE (
-	"step" INT,  /* i32 */
-	"name" TEXT,  /* String */
-	"passed" TEXT,  /* & '_ str */
-	"detail" TEXT  /* String */
-)
-VOLATILE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'explain_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/explain.rs:209
+-- src/api/explain.rs:222
 -- pg_oidc::api::explain::oidc::explain_claims_text
 CREATE  FUNCTION oidc."explain_claims_text"(
 	"provider" TEXT, /* & str */
@@ -842,7 +1665,7 @@ AS 'MODULE_PATHNAME', 'explain_claims_text_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/explain.rs:227
+-- src/api/explain.rs:240
 -- pg_oidc::api::explain::oidc::explain_facts
 CREATE  FUNCTION oidc."explain_facts"(
 	"provider" TEXT, /* & str */
@@ -861,6 +1684,26 @@ CREATE  FUNCTION oidc."explain_facts"(
 VOLATILE
 LANGUAGE c /* Rust */
 AS 'MODULE_PATHNAME', 'explain_facts_wrapper';
+/* </end connected objects> */
+
+/* <begin connected objects> */
+-- src/api/explain.rs:194
+-- pg_oidc::api::explain::oidc::explain
+CREATE  FUNCTION oidc."explain"(
+	"token" TEXT, /* & str */
+	"login_user" TEXT DEFAULT NULL, /* Option < & str > */
+	"database" TEXT DEFAULT NULL, /* Option < & str > */
+	"client" inet DEFAULT NULL, /* Option < Inet > */
+	"replication" bool DEFAULT false /* bool */
+) RETURNS TABLE (
+	"step" INT,  /* i32 */
+	"name" TEXT,  /* String */
+	"passed" TEXT,  /* & '_ str */
+	"detail" TEXT  /* String */
+)
+VOLATILE
+LANGUAGE c /* Rust */
+AS 'MODULE_PATHNAME', 'explain_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1284,261 +2127,67 @@ COMMENT ON FUNCTION oidc.apply_policy(jsonb, boolean) IS
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/claims.rs:23
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::claims::oidc */
+-- src/api/keys.rs:22
+CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::keys::oidc */
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/claims.rs:29
--- pg_oidc::api::claims::oidc::identity
-CREATE  FUNCTION oidc."identity"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'identity_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:36
--- pg_oidc::api::claims::oidc::provider
-CREATE  FUNCTION oidc."provider"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'provider_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:43
--- pg_oidc::api::claims::oidc::claims_text
-CREATE  FUNCTION oidc."claims_text"() RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'claims_text_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/claims.rs:50
--- pg_oidc::api::claims::oidc::claim
-CREATE  FUNCTION oidc."claim"(
-	"pointer" TEXT /* & str */
-) RETURNS TEXT /* Option < String > */
-STRICT STABLE PARALLEL SAFE
-LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'claim_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:43
-CREATE SCHEMA IF NOT EXISTS oidc; /* pg_oidc::api::triggers::oidc */
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:58
--- pg_oidc::api::triggers::oidc::judge_rule
-CREATE  FUNCTION oidc."judge_rule"(
-	"row" TEXT /* & str */
+-- src/api/keys.rs:89
+-- pg_oidc::api::keys::oidc::refresh_keys
+CREATE  FUNCTION oidc."refresh_keys"(
+	"provider" TEXT DEFAULT NULL /* Option < & str > */
 ) RETURNS void
-STRICT
+VOLATILE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'judge_rule_wrapper';
+AS 'MODULE_PATHNAME', 'refresh_keys_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/triggers.rs:52
--- pg_oidc::api::triggers::oidc::judge_provider
-CREATE  FUNCTION oidc."judge_provider"(
-	"row" TEXT /* & str */
-) RETURNS void
-STRICT
+-- src/api/keys.rs:42
+-- pg_oidc::api::keys::oidc::key_rows
+CREATE  FUNCTION oidc."key_rows"() RETURNS TABLE (
+	"provider" TEXT,  /* String */
+	"kid" TEXT,  /* Option < String > */
+	"kty" TEXT,  /* Option < String > */
+	"alg" TEXT,  /* Option < String > */
+	"usable" bool,  /* Option < bool > */
+	"problem" TEXT,  /* Option < String > */
+	"origin" TEXT,  /* String */
+	"fetched_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
+	"next_fetch_at" timestamp with time zone,  /* Option < TimestampWithTimeZone > */
+	"last_error" TEXT  /* Option < String > */
+)
+STRICT VOLATILE
 LANGUAGE c /* Rust */
-AS 'MODULE_PATHNAME', 'judge_provider_wrapper';
+AS 'MODULE_PATHNAME', 'key_rows_wrapper';
 /* </end connected objects> */
 
 /* <begin connected objects> */
--- src/api/triggers.rs:152
--- pg_oidc::api::triggers::oidc::refuse_change
--- Skipped due to `#[pgrx(sql = false)]`
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:86
--- pg_oidc::api::triggers::oidc::check_rule
-CREATE FUNCTION oidc."check_rule"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_rule_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:111
--- pg_oidc::api::triggers::oidc::check_stored_rule
-CREATE FUNCTION oidc."check_stored_rule"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_stored_rule_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:64
--- pg_oidc::api::triggers::oidc::check_rights
-CREATE FUNCTION oidc."check_rights"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'check_rights_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/api/triggers.rs:135
--- pg_oidc::api::triggers::oidc::policy_changed
-CREATE FUNCTION oidc."policy_changed"()
-	RETURNS TRIGGER
-	LANGUAGE c
-	AS 'MODULE_PATHNAME', 'policy_changed_wrapper';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:31
+-- src/lib.rs:50
 -- requires:
 --   tables
---   api::triggers::oidc::check_rights
---   api::triggers::oidc::check_rule
---   api::triggers::oidc::check_stored_rule
---   api::triggers::oidc::policy_changed
---   api::triggers::oidc::judge_provider
---   api::triggers::oidc::judge_rule
+--   api::keys::oidc::key_rows
+--   api::keys::oidc::refresh_keys
 
--- One row as JSON, with times in microseconds: what the compiler reads, of providers in triggers and in the worker, of rules
--- in oidc.doctor(). Bodies that are parsed now need no search_path, and without one a query takes them in. The last 30 years
--- of timestamptz are beyond 64 bits of microseconds since 1970.
-CREATE FUNCTION oidc.provider_row(oidc.provider) RETURNS text STABLE
-    RETURN (to_jsonb($1) || jsonb_build_object(
-        'max_stale_us', (extract(epoch FROM $1.max_stale) * 1000000)::bigint,
-        'clock_skew_us', (extract(epoch FROM $1.clock_skew) * 1000000)::bigint,
-        'max_token_age_us', (extract(epoch FROM $1.max_token_age) * 1000000)::bigint))::text;
-COMMENT ON FUNCTION oidc.provider_row(oidc.provider) IS 'A provider as JSON, for the compiler';
-
-CREATE FUNCTION oidc.rule_row(oidc.role_mapping) RETURNS text STABLE
-    RETURN (to_jsonb($1) || jsonb_build_object(
-        'role_oid', coalesce($1.role_oid::bigint, 0),
-        'valid_from', CASE
-            WHEN $1.valid_from IS NULL THEN NULL
-            WHEN $1.valid_from = '-infinity' THEN -9223372036854775808
-            ELSE least(extract(epoch FROM $1.valid_from) * 1000000, 9223372036854775807)::bigint END,
-        'valid_until', CASE
-            WHEN $1.valid_until IS NULL THEN NULL
-            WHEN $1.valid_until = '-infinity' THEN -9223372036854775808
-            ELSE least(extract(epoch FROM $1.valid_until) * 1000000, 9223372036854775807)::bigint END))::text;
-COMMENT ON FUNCTION oidc.rule_row(oidc.role_mapping) IS 'A rule as JSON, for the compiler';
-
-CREATE FUNCTION oidc.check_provider() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        -- A null that must not be is refused by the column's NOT NULL, which names the column.
-        IF NEW.name IS NULL OR NEW.issuer IS NULL OR NEW.audiences IS NULL OR NEW.audience_claim IS NULL
-            OR NEW.algorithms IS NULL OR NEW.identity_claim IS NULL OR NEW.max_stale IS NULL
-            OR NEW.clock_skew IS NULL OR NEW.session_limit IS NULL OR NEW.auto_provision IS NULL
-            OR NEW.enabled IS NULL THEN
-            RETURN NEW;
-        END IF;
-        PERFORM oidc.judge_provider(oidc.provider_row(NEW));
-        RETURN NEW;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.check_provider() IS 'Trigger: refuses a provider that cannot be used, with the reason';
-
-ALTER FUNCTION oidc.check_rights() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.check_rule() SET search_path = pg_catalog, pg_temp;
-ALTER FUNCTION oidc.check_stored_rule() SET search_path = pg_catalog, pg_temp;
--- Moves oidc.policy_state for whoever may write the table that fired it.
-ALTER FUNCTION oidc.policy_changed() SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
-
--- Triggers are ENABLE ALWAYS: they fire under session_replication_role = replica and for a logical apply worker too.
--- Those of one table fire in the order of their names: rights first. Somebody else's may fire after ours and change the
--- row once more, so the row as it is stored is checked again.
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_provider();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER check_stored_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rule();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER check_stored_row AFTER INSERT OR UPDATE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_stored_rule();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER check_stored_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER policy_truncated;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.identity_role
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.granted_membership
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
--- Whoever writes a key there lets tokens in that it signs.
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.jwks_cache
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.jwks_cache
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.jwks_cache ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
--- Whoever moves the generation could keep changes from counting on a standby.
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.policy_state
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.policy_state
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.policy_state ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-
-COMMENT ON FUNCTION oidc.check_rule() IS 'Trigger: refuses a rule that cannot be compiled, with the reason, and keeps the role''s oid';
-COMMENT ON FUNCTION oidc.check_stored_rule() IS 'Trigger: checks a rule again, as it is stored';
+-- Every key, usable or not. Whoever is to read it needs EXECUTE on oidc.key_rows() too.
+CREATE VIEW oidc.key AS
+    SELECT provider, kid, kty, alg, usable, problem, origin, fetched_at,
+           pg_catalog.now() OPERATOR(pg_catalog.-) fetched_at AS age, next_fetch_at, last_error
+      FROM oidc.key_rows();
+COMMENT ON VIEW oidc.key IS 'Keys of each provider: whether they are used and if not why, where they come from, how old they are';
+COMMENT ON COLUMN oidc.key.provider IS 'Name of the provider';
+COMMENT ON COLUMN oidc.key.kid IS 'The key''s identifier in its set';
+COMMENT ON COLUMN oidc.key.kty IS 'Kind of key: RSA, EC, OKP, oct';
+COMMENT ON COLUMN oidc.key.alg IS 'The one algorithm that the key declares';
+COMMENT ON COLUMN oidc.key.usable IS 'Whether tokens are verified with it; null where the provider has no key at all';
+COMMENT ON COLUMN oidc.key.problem IS 'Why it is not usable';
+COMMENT ON COLUMN oidc.key.origin IS 'The URL it was fetched from; ''jwks'' for static keys, ''cache'' for keys kept across a restart';
+COMMENT ON COLUMN oidc.key.fetched_at IS 'When the set was last fetched; null for static keys';
+COMMENT ON COLUMN oidc.key.age IS 'How long ago that was';
+COMMENT ON COLUMN oidc.key.next_fetch_at IS 'When it is fetched next; null for static keys and while it is being fetched';
+COMMENT ON COLUMN oidc.key.last_error IS 'Why the last attempt to fetch failed; null if it did not';
+COMMENT ON FUNCTION oidc.key_rows() IS 'The rows of oidc.key';
+COMMENT ON FUNCTION oidc.refresh_keys(text) IS 'Asks for the keys of a provider, or of all, to be fetched now; returns at once';
 /* </end connected objects> */
 
 /* <begin connected objects> */
@@ -1755,652 +2404,6 @@ CREATE FUNCTION oidc.doctor_keys()
 COMMENT ON FUNCTION oidc.doctor_keys() IS 'Checks of oidc.doctor(): the keys of the providers';
 COMMENT ON FUNCTION oidc.policy_limits() IS 'How many providers, rules and rules with a regex or glob there may be';
 COMMENT ON FUNCTION oidc.provider_problem(text) IS 'Why a provider does not compile; null if it does';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:56
--- requires:
---   tables
---   triggers
---   api::sessions::oidc::session_rows
---   api::sessions::oidc::end_identity
-
--- Every live token session. Whoever is to read it needs EXECUTE on oidc.session_rows() too.
-CREATE VIEW oidc.session AS
-    SELECT pid, provider, subject, identity, role, since, ends_at, database, client_address FROM oidc.session_rows();
-COMMENT ON VIEW oidc.session IS 'Live token sessions of the whole server; pid joins with pg_stat_activity';
-COMMENT ON COLUMN oidc.session.pid IS 'The backend''s process';
-COMMENT ON COLUMN oidc.session.provider IS 'The provider of its token';
-COMMENT ON COLUMN oidc.session.subject IS 'The claim "sub" of its token';
-COMMENT ON COLUMN oidc.session.identity IS 'The identity that its token names';
-COMMENT ON COLUMN oidc.session.role IS 'The role that it logged in with';
-COMMENT ON COLUMN oidc.session.since IS 'When it logged in';
-COMMENT ON COLUMN oidc.session.ends_at IS 'When session_limit ends it; null: not by time. The time of its rule may be over earlier';
-COMMENT ON COLUMN oidc.session.database IS 'Its database; empty for physical replication';
-COMMENT ON COLUMN oidc.session.client_address IS 'The client''s address; null for a Unix-domain socket';
-COMMENT ON FUNCTION oidc.session_rows() IS 'The rows of oidc.session';
-COMMENT ON FUNCTION oidc.end_identity(text, text, boolean) IS 'Ends the live sessions of an identity, for oidc.revoke and oidc.end_sessions';
-
--- Whoever has EXECUTE on these three may end anybody's sessions; they write oidc.revocation with the owner's rights.
-CREATE FUNCTION oidc.revoke(provider text, subject text, reason text DEFAULT NULL, until timestamptz DEFAULT 'infinity')
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        IF $4 <= clock_timestamp() THEN
-            RAISE invalid_parameter_value USING MESSAGE = '"until" must be in the future';
-        END IF;
-        INSERT INTO oidc.revocation AS r (provider, subject, reason, until) VALUES ($1, $2, $3, $4)
-            ON CONFLICT ON CONSTRAINT revocation_pkey
-            DO UPDATE SET reason = EXCLUDED.reason, until = EXCLUDED.until,
-                          created_by = EXCLUDED.created_by, created_at = EXCLUDED.created_at;
-        RETURN oidc.end_identity($1, $2, true);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.revoke(text, text, text, timestamptz) IS 'Refuses every token of an identity, and ends its live sessions; gives how many were signalled';
-
-CREATE FUNCTION oidc.reinstate(provider text, subject text)
-    RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        revoked boolean;
-    BEGIN
-        SELECT r.until > clock_timestamp() INTO revoked FROM oidc.revocation r
-         WHERE r.provider = $1 AND r.subject = $2 FOR UPDATE;
-        DELETE FROM oidc.revocation r WHERE r.provider = $1 AND r.subject = $2 AND r.tokens_before IS NULL;
-        -- That its sessions were once ended still counts for the tokens of before.
-        UPDATE oidc.revocation r SET until = '-infinity', reason = NULL
-         WHERE r.provider = $1 AND r.subject = $2 AND r.until > '-infinity';
-        RETURN coalesce(revoked, false);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.reinstate(text, text) IS 'Takes a revocation back; gives whether there was one';
-
-CREATE FUNCTION oidc.end_sessions(provider text, subject text)
-    RETURNS integer LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        INSERT INTO oidc.revocation AS r (provider, subject, until, tokens_before)
-            VALUES ($1, $2, '-infinity', clock_timestamp())
-            ON CONFLICT ON CONSTRAINT revocation_pkey DO UPDATE SET tokens_before = EXCLUDED.tokens_before;
-        RETURN oidc.end_identity($1, $2, false);
-    END
-    $$;
-COMMENT ON FUNCTION oidc.end_sessions(text, text) IS 'Ends the live sessions of an identity and refuses its tokens issued until now; gives how many were signalled';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:44
--- requires:
---   triggers
---   api::audit::oidc::audit_change
-
--- Every change of the policy is an event, written in the transaction of the change; every login is one, written by the
--- registry worker soon after, and so is what becomes of keys.
-COMMENT ON TABLE oidc.audit_log IS 'Logins, accepted, refused and failed, sessions that were ended, changes of providers, rules and revocations, and what became of the providers'' keys. Only superusers may change it; rows older than "pg_oidc.audit_retention" are deleted';
-COMMENT ON COLUMN oidc.audit_log.id IS 'Number of the event';
-COMMENT ON COLUMN oidc.audit_log."time" IS 'When it happened';
-COMMENT ON COLUMN oidc.audit_log.event IS '''login'', ''password_login'' (see pg_oidc.password_fallback), ''session_end''; ''keys_changed'', ''keys_failed'' (the first failure in a row), ''keys_recovered'', ''keys_leaked''; or provider_, rule_ or revocation_ and created, changed, deleted or truncated (one event for a TRUNCATE, without rows)';
-COMMENT ON COLUMN oidc.audit_log.outcome IS '''accepted'', ''refused'' or, after it was accepted, ''failed'' for a login, ''ended'' for a session, ''done'' for the others';
-COMMENT ON COLUMN oidc.audit_log.reason IS 'Why a login was refused or a session was ended, as in the server log; ''turned_away'' for a login that the server itself did not let in after all; why keys could not be fetched, or must not be in a key set';
-COMMENT ON COLUMN oidc.audit_log.provider IS 'The provider, or the provider of the rule, revocation or keys; null for a login whose token names no issuer of the policy';
-COMMENT ON COLUMN oidc.audit_log.subject IS 'The claim "sub" of a token whose signature was verified; the subject of the revocation';
-COMMENT ON COLUMN oidc.audit_log.identity IS 'The identity of a token whose signature was verified';
-COMMENT ON COLUMN oidc.audit_log.requested_user IS 'The user that the client asked for';
-COMMENT ON COLUMN oidc.audit_log.role IS 'The role of an accepted login, or of the rule';
-COMMENT ON COLUMN oidc.audit_log.rule_id IS 'The rule that gave the role or denied the login; the id of the changed rule';
-COMMENT ON COLUMN oidc.audit_log.database IS 'The database of the session, or that the client asked for';
-COMMENT ON COLUMN oidc.audit_log.client_address IS 'The address of the client; null for a Unix-domain socket';
-COMMENT ON COLUMN oidc.audit_log.tls IS 'Whether the connection is encrypted by TLS';
-COMMENT ON COLUMN oidc.audit_log.application_name IS 'What the client calls itself';
-COMMENT ON COLUMN oidc.audit_log.kid IS 'The provider''s key that fits the token, by its "kid"';
-COMMENT ON COLUMN oidc.audit_log.token_id IS 'Which token it was, once its signature was verified: the claim "jti", else a hash of the token that is the same in this cluster only';
-COMMENT ON COLUMN oidc.audit_log.pid IS 'The process of the session, or that refused it, or that fetched the keys';
-COMMENT ON COLUMN oidc.audit_log."session_user" IS 'Who logged in';
-COMMENT ON COLUMN oidc.audit_log."current_user" IS 'Whose rights counted in the statement';
-COMMENT ON COLUMN oidc.audit_log.before IS 'The row before the change; the "kid" of each usable key before it';
-COMMENT ON COLUMN oidc.audit_log.after IS 'The row after the change; the "kid" of each usable key after it, or of those that must not be in a key set';
-COMMENT ON COLUMN oidc.audit_log.facts IS 'Of a login whose token passed the checks of the provider: claims, those that the provider and its rules look at, up to 8 kB. Of a change: token, the provider, subject and identity of the token that opened the session, where one did. Of keys_failed: detail, what failed in words';
-
-ALTER FUNCTION oidc.audit_change() SET search_path = pg_catalog, pg_temp;
-COMMENT ON FUNCTION oidc.audit_change() IS 'Trigger: writes the event of a change to oidc.audit_log';
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.provider
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.provider
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.provider ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.role_mapping
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.role_mapping
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.role_mapping ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER check_rights BEFORE INSERT OR UPDATE OR DELETE ON oidc.audit_log
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights;
-CREATE TRIGGER check_rights_to_truncate BEFORE TRUNCATE ON oidc.audit_log
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.check_rights();
-ALTER TABLE oidc.audit_log ENABLE ALWAYS TRIGGER check_rights_to_truncate;
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:49
--- requires:
---   triggers
---   audit
---   sessions
-
--- People's own roles. The registry worker makes them and grants them what the rules give; administrators bind roles that
--- exist. Names are text: a longer one than a role can have is refused instead of cut.
-
-CREATE FUNCTION oidc.role_oid(role text) RETURNS oid
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$ SELECT CASE WHEN octet_length($1) < 64 THEN to_regrole(quote_ident($1)) END::oid $$;
-COMMENT ON FUNCTION oidc.role_oid(text) IS 'The oid of a role; null where there is none of that name';
-
-CREATE FUNCTION oidc.check_binding() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        IF NEW.provider IS NULL OR NEW.subject IS NULL OR NEW.role IS NULL THEN
-            RETURN NEW;
-        ELSIF octet_length(NEW.role) NOT BETWEEN 1 AND 63 THEN
-            RAISE EXCEPTION '"role" must have 1 to 63 bytes' USING ERRCODE = 'check_violation';
-        ELSIF NEW.role IN ('public', 'none') OR NEW.role LIKE 'pg\_%' THEN
-            RAISE EXCEPTION 'role name "%" is reserved', NEW.role USING ERRCODE = 'check_violation';
-        ELSIF NEW.subject = '' OR octet_length(NEW.subject) > 2048 THEN
-            RAISE EXCEPTION '"subject" must have 1 to 2048 bytes' USING ERRCODE = 'check_violation',
-                HINT = 'It is the claim "sub" of the identity.';
-        END IF;
-        NEW.role_oid := oidc.role_oid(NEW.role);
-        IF NEW.role_oid IS NULL THEN
-            RAISE WARNING 'role "%" does not exist', NEW.role USING ERRCODE = 'undefined_object',
-                DETAIL = 'Nobody logs in with it until the role exists and the row is written again.';
-        END IF;
-        RETURN NEW;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.check_binding() IS 'Trigger: keeps the oid of a person''s own role';
-
-CREATE FUNCTION oidc.check_membership() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    BEGIN
-        NEW.role_oid := oidc.role_oid(NEW.role);
-        NEW.member_oid := oidc.role_oid(NEW.member);
-        RETURN NEW;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.check_membership() IS 'Trigger: keeps the oids of a granted membership';
-
--- When a person last logged in changes nothing that counts, and is no event.
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE OF role, role_oid, subject ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_binding();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OF provider, subject, role, role_oid OR DELETE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.identity_role
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER policy_truncated;
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OF provider, subject, role, role_oid, made_by_us OR DELETE ON oidc.identity_role
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.identity_role
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.identity_role ENABLE ALWAYS TRIGGER audit_truncate;
-
-CREATE TRIGGER check_row BEFORE INSERT OR UPDATE OF role, member, role_oid, member_oid ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.check_membership();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER check_row;
-CREATE TRIGGER policy_changed AFTER INSERT OR UPDATE OF role, member, role_oid, member_oid OR DELETE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER policy_changed;
-CREATE TRIGGER policy_truncated AFTER TRUNCATE ON oidc.granted_membership
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.policy_changed();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER policy_truncated;
-CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oidc.granted_membership
-    FOR EACH ROW EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER audit;
-CREATE TRIGGER audit_truncate AFTER TRUNCATE ON oidc.granted_membership
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.audit_change();
-ALTER TABLE oidc.granted_membership ENABLE ALWAYS TRIGGER audit_truncate;
-
--- A revoked person's own role, if pg_oidc made it, cannot log in by any other way either. Only what was locked for a
--- revocation is unlocked with it. Only superusers and oidc.revoke() get here. A row that comes from a dump says what was
--- locked there.
-CREATE FUNCTION oidc.lock_role() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        locks CONSTANT boolean := TG_OP <> 'DELETE' AND NEW.until > clock_timestamp();
-        unlocks CONSTANT boolean := NOT locks AND CASE TG_OP WHEN 'INSERT' THEN NEW.role_locked ELSE OLD.role_locked END;
-        own text;
-    BEGIN
-        -- Where INSERT … ON CONFLICT finds a row, the trigger comes again for the UPDATE.
-        IF TG_OP = 'INSERT' AND EXISTS (SELECT FROM oidc.revocation r
-                                         WHERE (r.provider, r.subject) = (NEW.provider, NEW.subject)) THEN
-            RETURN NEW;
-        END IF;
-        IF locks OR unlocks THEN
-            SELECT r.rolname INTO own FROM oidc.identity_role i JOIN pg_roles r ON r.oid = i.role_oid
-             WHERE i.made_by_us AND r.rolcanlogin = locks
-               AND i.provider = CASE TG_OP WHEN 'DELETE' THEN OLD.provider ELSE NEW.provider END
-               AND i.subject = CASE TG_OP WHEN 'DELETE' THEN OLD.subject ELSE NEW.subject END;
-            IF own IS NOT NULL THEN
-                EXECUTE format('ALTER ROLE %I %s', own, CASE WHEN locks THEN 'NOLOGIN' ELSE 'LOGIN' END);
-            END IF;
-        END IF;
-        IF TG_OP = 'DELETE' THEN
-            RETURN OLD;
-        END IF;
-        NEW.role_locked := locks AND (NEW.role_locked OR own IS NOT NULL);
-        RETURN NEW;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.lock_role() IS 'Trigger: sets the own role of a revoked person NOLOGIN, and LOGIN again afterwards';
-CREATE TRIGGER lock_role BEFORE INSERT OR UPDATE OR DELETE ON oidc.revocation
-    FOR EACH ROW EXECUTE FUNCTION oidc.lock_role();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER lock_role;
-
--- TRUNCATE takes all revocations back.
-CREATE FUNCTION oidc.unlock_roles() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        own text;
-    BEGIN
-        FOR own IN SELECT a.rolname FROM oidc.revocation v JOIN oidc.identity_role i USING (provider, subject)
-                     JOIN pg_roles a ON a.oid = i.role_oid
-                    WHERE v.role_locked AND i.made_by_us AND NOT a.rolcanlogin
-        LOOP
-            EXECUTE format('ALTER ROLE %I LOGIN', own);
-        END LOOP;
-        RETURN NULL;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.unlock_roles() IS 'Trigger: sets the own roles that were locked for revocations LOGIN again';
-CREATE TRIGGER unlock_roles BEFORE TRUNCATE ON oidc.revocation
-    FOR EACH STATEMENT EXECUTE FUNCTION oidc.unlock_roles();
-ALTER TABLE oidc.revocation ENABLE ALWAYS TRIGGER unlock_roles;
-
--- Own roles of people who have not come for that long: those that own nothing and have no rights anywhere are dropped,
--- the others can no longer log in.
-CREATE FUNCTION oidc.prune_identities(older_than interval, dry_run boolean DEFAULT false)
-    RETURNS TABLE (provider text, subject text, role text, last_login timestamptz, action text)
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
-    AS $$
-    DECLARE
-        known record;
-    BEGIN
-        IF older_than IS NULL OR older_than < '0' THEN
-            RAISE invalid_parameter_value USING MESSAGE = '"older_than" must be an interval that is not negative';
-        END IF;
-        FOR known IN
-            SELECT i.provider, i.subject, r.rolname, r.oid, i.last_login, r.rolcanlogin,
-                   NOT EXISTS (SELECT FROM pg_shdepend d
-                                WHERE d.refclassid = 'pg_authid'::regclass AND d.refobjid = r.oid) AS bare
-              FROM oidc.identity_role i JOIN pg_roles r ON r.oid = i.role_oid
-             WHERE i.made_by_us AND coalesce(i.last_login, '-infinity') <= now() - older_than
-               AND NOT EXISTS (SELECT FROM oidc.session s WHERE (s.provider, s.subject) = (i.provider, i.subject))
-               AND NOT EXISTS (SELECT FROM pg_stat_activity a WHERE a.usesysid = r.oid)
-             ORDER BY i.provider, i.subject
-        LOOP
-            provider := known.provider;
-            subject := known.subject;
-            role := known.rolname;
-            last_login := known.last_login;
-            IF known.bare THEN
-                action := 'drop';
-                IF NOT dry_run THEN
-                    DELETE FROM oidc.granted_membership g WHERE g.member_oid = known.oid;
-                    DELETE FROM oidc.identity_role i WHERE (i.provider, i.subject) = (known.provider, known.subject);
-                    EXECUTE format('DROP ROLE %I', known.rolname);
-                END IF;
-            ELSIF known.rolcanlogin THEN
-                action := 'nologin';
-                IF NOT dry_run THEN
-                    EXECUTE format('ALTER ROLE %I NOLOGIN', known.rolname);
-                END IF;
-            ELSE
-                CONTINUE;
-            END IF;
-            RETURN NEXT;
-        END LOOP;
-    END
-    $$;
-COMMENT ON FUNCTION oidc.prune_identities(interval, boolean) IS 'Drops the own roles, made by pg_oidc, of people who have not logged in for that long and that own nothing; others are set NOLOGIN until an administrator sets them LOGIN. With dry_run: only says so';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:83
--- requires:
---   doctor
---   triggers
---   api::doctor::oidc::rule_problem
---   api::doctor::oidc::role_problem
---   api::doctor::oidc::role_privilege
-
--- The checks of the rules, of the roles that they give, and of what they match.
-
-CREATE FUNCTION oidc.doctor_rules()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH rules AS MATERIALIZED (
-            SELECT id, provider, effect, databases, valid_until, oidc.rule_problem(oidc.rule_row(m)) AS problem
-              FROM oidc.role_mapping m WHERE enabled
-        )
-        SELECT r.* FROM oidc.check_result('rule_rows', 'fail',
-            (SELECT array_agg(CASE effect
-                WHEN 'deny' THEN format('Rule %s denies and does not compile; every login of provider "%s" is refused: %s', id, provider, problem)
-                ELSE format('Rule %s does not compile and gives nothing: %s', id, problem) END ORDER BY id)
-               FROM rules WHERE problem IS NOT NULL),
-            'Mend the row with UPDATE, or disable it.',
-            (SELECT format('All %s enabled rules compile.', count(*)) FROM rules)) r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_databases', 'warn',
-            (SELECT array_agg(format('Rule %s names database "%s", which does not exist or takes no connections.', m.id, named)
-                              ORDER BY m.id, named)
-               FROM rules m, unnest(m.databases) named
-              WHERE NOT EXISTS (SELECT FROM pg_database d WHERE d.datname = named AND d.datallowconn)),
-            'Correct "databases"; null means all.',
-            'Every database that a rule names is there.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_validity', 'warn',
-            (SELECT array_agg(format('Rule %s has been over since %s.', m.id, m.valid_until) ORDER BY m.id)
-               FROM rules m WHERE m.valid_until <= now()),
-            'Delete the rule, disable it, or set "valid_until" anew.',
-            'No enabled rule is over.') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_rules() IS 'Checks of oidc.doctor(): the rules by themselves';
-
--- A role that is derived from the token (\1) is looked up at each login, so nothing can be said of it here.
-CREATE FUNCTION oidc.doctor_rule_roles()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH rules AS MATERIALIZED (
-            SELECT m.id, m.role, m.role_oid, m.allow_privileged, m.databases, m.replication,
-                   -- People who come in as themselves are given it without a login of its own.
-                   r.oid IS NOT NULL AND (NOT r.rolcanlogin OR r.rolvaliduntil <= now())
-                       AND EXISTS (SELECT FROM oidc.provider p
-                                    WHERE p.name = m.provider
-                                      AND (p.auto_provision
-                                           OR EXISTS (SELECT FROM oidc.identity_role i WHERE i.provider = p.name))) AS for_people
-              FROM oidc.role_mapping m LEFT JOIN pg_roles r ON r.oid = m.role_oid AND r.rolname = m.role
-             WHERE m.enabled AND m.effect = 'allow' AND position(E'\\1' IN m.role) = 0
-        ),
-        -- Each role once, however many rules give it. 0: the role was missing when the rule was written.
-        roles AS MATERIALIZED (
-            SELECT role, coalesce(role_oid, 0) AS role_oid, allow_privileged, for_people,
-                   CASE WHEN NOT for_people THEN oidc.role_problem(role, role_oid, allow_privileged)
-                        WHEN NOT allow_privileged THEN 'The role is privileged, and the rule does not say allow_privileged. The '
-                                                       || oidc.role_privilege(role) || '.' END AS problem,
-                   CASE WHEN allow_privileged THEN oidc.role_privilege(role) END AS power
-              FROM rules GROUP BY role, role_oid, allow_privileged, for_people
-        ),
-        told AS MATERIALIZED (
-            SELECT m.id, m.role, problem, m.allow_privileged, power
-              FROM (SELECT * FROM roles WHERE problem IS NOT NULL OR allow_privileged) p
-              JOIN rules m ON m.role = p.role AND coalesce(m.role_oid, 0) = p.role_oid
-                          AND m.allow_privileged = p.allow_privileged AND m.for_people = p.for_people
-        ),
-        -- Physical replication needs no database.
-        places AS MATERIALIZED (
-            SELECT role_oid, databases, role, array_agg(id) AS ids
-              FROM rules
-             WHERE NOT (replication AND databases IS NULL) AND NOT for_people AND role_oid IN (SELECT oid FROM pg_roles)
-             GROUP BY role_oid, databases, role
-        ),
-        closed AS MATERIALIZED (
-            SELECT * FROM places p
-             WHERE NOT EXISTS (SELECT FROM pg_database d
-                                WHERE d.datallowconn AND (p.databases IS NULL OR d.datname = ANY (p.databases))
-                                  AND has_database_privilege(p.role_oid, d.oid, 'CONNECT'))
-        )
-        SELECT r.* FROM oidc.check_result('rule_roles', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing, for role "%s": %s', id, role, problem) ORDER BY id)
-               FROM told WHERE problem IS NOT NULL),
-            'Mend the role, then write the rule again: UPDATE oidc.role_mapping SET role = role WHERE id = …',
-            'Every role that a rule gives is there and may log in.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_privileges', 'warn',
-            (SELECT array_agg(CASE
-                WHEN power IS NULL THEN format('Rule %s says allow_privileged, which role "%s" does not need.', id, role)
-                ELSE format('Rule %s gives a privileged role: %s.', id, power) END ORDER BY id)
-               FROM told WHERE allow_privileged AND problem IS NULL),
-            'Set "allow_privileged" to false, unless a token is really to open such a session.',
-            'No rule gives a privileged role.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('rule_connect', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing: role "%s" has CONNECT on none of its databases.', id, role)
-                              ORDER BY id)
-               FROM closed, unnest(ids) id),
-            'GRANT CONNECT ON DATABASE … to the role.',
-            'Every role that a rule gives may connect to a database of the rule.') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_rule_roles() IS 'Checks of oidc.doctor(): the roles that rules give';
-
-CREATE FUNCTION oidc.doctor_rule_matches()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
-    AS $$
-        WITH rules AS MATERIALIZED (SELECT * FROM oidc.role_mapping WHERE enabled),
-        -- What an operator object says, in a member itself or in its "any"; under "not" it narrows the rule.
-        patterns AS MATERIALIZED (
-            SELECT m.id, kind, found #>> '{}' AS pattern
-              FROM rules m, LATERAL (VALUES ('regex', jsonb_path_query_array(m.match, '$.*.regex')
-                                                       || jsonb_path_query_array(m.match, '$.*.any[*].regex')),
-                                            ('glob', jsonb_path_query_array(m.match, '$.*.glob')
-                                                      || jsonb_path_query_array(m.match, '$.*.any[*].glob')))
-                                      v (kind, list), jsonb_array_elements(list) found
-             WHERE m.effect = 'allow' AND m.match::text ~ '"(regex|glob)":'
-        ),
-        repeats AS MATERIALIZED (
-            SELECT (min(ARRAY[priority, id]))[2] AS first, array_agg(id) AS ids
-              FROM rules
-             GROUP BY provider, match, role, effect, databases, replication, addresses, valid_from, valid_until
-            HAVING count(*) > 1
-        )
-        SELECT r.* FROM oidc.check_result('open_patterns', 'warn',
-            (SELECT array_agg(format('Rule %s: %s "%s" fits whatever stands around it.', id, kind, pattern) ORDER BY id, kind, pattern)
-               FROM patterns
-              WHERE kind = 'regex' AND pattern ~ E'^[\\^(?:]*\\.[*+]' AND pattern ~ E'\\.[*+][?)$]*$'
-                 OR kind = 'glob' AND (pattern ~ E'^\\*+$' OR pattern ~ E'^\\*\\*.*\\*\\*$')),
-            'Write out the part that must be there at the beginning or at the end; {"exists": true} says "any value".',
-            'Every pattern holds a value at its beginning or its end.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('repeated_rules', 'warn',
-            (SELECT array_agg(format('Rule %s never decides: rule %s says the same and comes first.', id, first) ORDER BY id)
-               FROM repeats, unnest(ids) id WHERE id <> first),
-            'Delete one of the two.',
-            'No rule says what an earlier one says.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('denied_rules', 'warn',
-            (SELECT array_agg(format('Rule %s allows just what rule %s denies.', a.id, d.id) ORDER BY a.id, d.id)
-               FROM rules a JOIN rules d ON d.provider = a.provider AND d.match = a.match
-              WHERE a.effect = 'allow' AND d.effect = 'deny'),
-            'A rule that denies always wins: delete one of the two, or limit the one that denies.',
-            'No rule allows just what another denies.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('deny_all', 'warn',
-            (SELECT array_agg(format('Rule %s matches every token of provider "%s" and denies.', id, provider) ORDER BY id)
-               FROM rules WHERE effect = 'deny' AND match = '{}'),
-            'If that is meant for good, disable the provider: UPDATE oidc.provider SET enabled = false WHERE name = …',
-            'No rule denies everybody.') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_rule_matches() IS 'Checks of oidc.doctor(): what rules match';
-COMMENT ON FUNCTION oidc.rule_problem(text) IS 'Why a rule does not compile; null if it does';
-COMMENT ON FUNCTION oidc.role_problem(text, oid, boolean) IS 'Why a token does not open a session in a role; null if it does';
-COMMENT ON FUNCTION oidc.role_privilege(text) IS 'Why a role is privileged; null if it is not';
-/* </end connected objects> */
-
-/* <begin connected objects> */
--- src/lib.rs:94
--- requires:
---   people
---   doctor_rules
-
--- The checks of people's own roles, of what they are bound to and of what they were granted.
--- Joins without nested loops, as the checks of the rules have them.
-CREATE FUNCTION oidc.doctor_people()
-    RETURNS TABLE (name text, status text, detail text, hint text)
-    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_nestloop = off
-    AS $$
-        WITH persons AS MATERIALIZED (
-            SELECT i.provider, i.subject, i.role, a.oid, a.rolname, a.rolsuper, a.rolcreaterole, a.rolreplication,
-                   a.rolbypassrls, a.rolinherit, a.rolpassword IS NOT NULL AS has_password
-              FROM oidc.identity_role i LEFT JOIN pg_authid a ON a.oid = i.role_oid
-        ),
-        -- Those through which people come in as themselves.
-        providers AS MATERIALIZED (
-            SELECT p.name, p.auto_provision, p.base_role, oidc.role_oid(p.base_role) AS base_oid
-              FROM oidc.provider p
-             WHERE p.enabled AND (p.auto_provision OR p.name IN (SELECT provider FROM persons))
-        ),
-        rules AS MATERIALIZED (
-            SELECT m.id, m.provider, m.role, m.role_oid, m.databases, m.allow_privileged
-              FROM oidc.role_mapping m WHERE m.enabled AND m.effect = 'allow' AND NOT m.replication
-        ),
-        given AS MATERIALIZED (
-            SELECT a.oid, a.rolname, a.rolconnlimit, a.rolvaliduntil, a.rolpassword IS NOT NULL AS has_password, m.id,
-                   m.provider IN (SELECT p.name FROM providers p) AS to_people
-              FROM rules m JOIN oidc.provider p ON p.name = m.provider AND p.enabled JOIN pg_authid a ON a.oid = m.role_oid
-        ),
-        -- What a person's role could do, granted by others than pg_oidc. The last column: no rule means it to be so.
-        powers AS MATERIALIZED (
-            SELECT rolname, subject, power, provider NOT IN (SELECT provider FROM rules WHERE allow_privileged) AS unmeant
-              FROM persons n, LATERAL (
-                VALUES (CASE WHEN rolsuper THEN 'it is a superuser' END),
-                       (CASE WHEN rolcreaterole THEN 'it has CREATEROLE' END),
-                       (CASE WHEN rolreplication THEN 'it has REPLICATION' END),
-                       (CASE WHEN rolbypassrls THEN 'it has BYPASSRLS' END),
-                       (CASE WHEN EXISTS (SELECT FROM pg_database d WHERE d.datdba = n.oid
-                                             AND d.datname = current_setting('pg_oidc.database', true))
-                             THEN 'it owns the policy database' END)) own (power)
-             WHERE power IS NOT NULL
-            UNION
-            SELECT n.rolname, n.subject, power, n.provider NOT IN (SELECT provider FROM rules WHERE allow_privileged)
-              FROM persons n JOIN pg_auth_members m ON m.member = n.oid JOIN pg_authid r ON r.oid = m.roleid,
-                   LATERAL oidc.role_privilege(r.rolname) power
-             WHERE power IS NOT NULL
-               AND NOT EXISTS (SELECT FROM oidc.granted_membership g WHERE g.role_oid = m.roleid AND g.member_oid = m.member)
-            UNION
-            -- From 16 on each membership says for itself whether it is inherited.
-            SELECT rolname, subject, 'it inherits, so that she would have more than her token gives, and is refused', true
-              FROM persons WHERE rolinherit AND current_setting('server_version_num')::integer < 160000
-        ),
-        bases AS MATERIALIZED (
-            SELECT p.name, p.base_role, p.base_oid, oidc.role_privilege(p.base_role) AS power
-              FROM providers p WHERE p.base_role IS NOT NULL
-        ),
-        -- Databases into which the rights of PUBLIC let nobody, and neither does the base role.
-        closed AS MATERIALIZED (
-            SELECT p.name, p.auto_provision, d.oid, d.datname
-              FROM providers p, pg_database d
-             WHERE d.datallowconn AND NOT d.datistemplate
-               AND NOT EXISTS (SELECT FROM aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) a
-                                WHERE a.grantee = 0 AND a.privilege_type = 'CONNECT')
-               AND NOT (current_setting('server_version_num')::integer >= 160000 AND p.base_oid IS NOT NULL
-                        AND coalesce(has_database_privilege(p.base_oid, d.oid, 'CONNECT'), false))
-               AND EXISTS (SELECT FROM rules m
-                            WHERE m.provider = p.name AND (m.databases IS NULL OR d.datname = ANY (m.databases)))
-        )
-        SELECT r.* FROM oidc.check_result('token_passwords', 'fail',
-            (SELECT array_agg(sentence ORDER BY sentence)
-               FROM (SELECT format('Role "%s", which rule %s gives, has a password.', rolname, min(id)) AS sentence
-                       FROM given
-                      -- For the time of a migration both are meant to work.
-                      WHERE has_password AND current_setting('pg_oidc.password_fallback', true) IS DISTINCT FROM 'on'
-                      GROUP BY rolname
-                     UNION ALL
-                     SELECT format('Role "%s", the own role of "%s", has a password.', rolname, subject)
-                       FROM persons WHERE has_password) found),
-            'It is a way in without a token: ALTER ROLE … PASSWORD NULL.',
-            'No role that a token opens has a password.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_privileges',
-            (SELECT CASE WHEN bool_or(unmeant) THEN 'fail' ELSE 'warn' END FROM powers),
-            (SELECT array_agg(format('Role "%s", the own role of "%s", is privileged: %s.', rolname, subject, power)
-                              ORDER BY rolname, power) FROM powers),
-            'A person''s own role needs LOGIN and NOINHERIT, and nothing else: what she may do is for the roles that rules give.',
-            'No person''s own role is privileged.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_bindings', 'fail',
-            (SELECT array_agg(CASE
-                WHEN rolname <> role THEN format('Role "%s", the own role of "%s", is now called "%s": she is refused.',
-                                                 role, subject, rolname)
-                WHEN rolname IS NULL AND oidc.role_oid(role) IS NULL THEN format(
-                    'Role "%s", the own role of "%s", does not exist: she is refused.', role, subject)
-                ELSE format('Role "%s", the own role of "%s", was made anew since: she is refused.', role, subject) END
-                              ORDER BY role)
-               FROM persons WHERE rolname IS DISTINCT FROM role),
-            'Write the row of oidc.identity_role again with a role that is hers, or delete it.',
-            (SELECT format('%s people have a role of their own.', count(*)) FROM persons)) r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_rules', 'fail',
-            (SELECT array_agg(format('Rule %s gives nothing: role "%s" is the own role of "%s".', m.id, n.role, n.subject)
-                              ORDER BY m.id)
-               FROM rules m JOIN persons n ON n.role = m.role),
-            'Let the rule give another role: whose role this is says oidc.identity_role.',
-            'No rule gives a person''s own role.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_memberships', 'warn',
-            (SELECT array_agg(format('Role "%s" is not a member of "%s" any more.', g.member, g.role) ORDER BY g.member, g.role)
-               FROM oidc.granted_membership g
-              WHERE NOT EXISTS (SELECT FROM pg_auth_members m WHERE m.roleid = g.role_oid AND m.member = g.member_oid)),
-            'Delete the row of oidc.granted_membership, else a grant of your own would count as one of pg_oidc''s.',
-            'All memberships that pg_oidc granted are there.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('base_roles',
-            (SELECT CASE WHEN bool_or(power IS NOT NULL) THEN 'fail' ELSE 'warn' END FROM bases),
-            (SELECT array_agg(CASE
-                WHEN base_oid IS NULL THEN format('Role "%s", the base_role of provider "%s", does not exist.', base_role, name)
-                WHEN power IS NOT NULL THEN format('Role "%s", the base_role of provider "%s", is privileged, and its people are refused: %s.',
-                                                   base_role, name, power)
-                ELSE format('Role "%s", the base_role of provider "%s", gives its people no CONNECT: before PostgreSQL 16 their '
-                                || 'roles inherit nothing.', base_role, name) END ORDER BY name)
-               FROM bases b
-              WHERE base_oid IS NULL OR power IS NOT NULL OR current_setting('server_version_num')::integer < 160000),
-            'A base_role is there to carry CONNECT and needs nothing else; before PostgreSQL 16 grant CONNECT to PUBLIC or to each person.',
-            'Every base_role does what it is for.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_connect', 'warn',
-            (SELECT array_agg(format('People of provider "%s" have no CONNECT on database "%s", unless it is granted to each of them.',
-                                     c.name, c.datname) ORDER BY c.name, c.datname)
-               FROM closed c
-              WHERE c.auto_provision
-                 OR EXISTS (SELECT FROM persons n WHERE n.provider = c.name AND n.oid IS NOT NULL
-                                                    AND NOT has_database_privilege(n.oid, c.oid, 'CONNECT'))),
-            CASE WHEN current_setting('server_version_num')::integer < 160000
-                 THEN 'GRANT CONNECT ON DATABASE … TO PUBLIC, or to each person''s own role; or name in "databases" where rules count.'
-                 ELSE 'GRANT CONNECT ON DATABASE … to the base_role of the provider; or name in "databases" where rules count.' END,
-            'People may connect wherever a rule gives them a role.') r
-        UNION ALL
-        SELECT r.* FROM oidc.check_result('person_settings', 'warn',
-            (SELECT array_agg(DISTINCT format('Role "%s" has %s, which does not count for people who log in as themselves.',
-                                              g.rolname, what))
-               FROM given g, LATERAL (
-                VALUES (CASE WHEN EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setrole = g.oid)
-                             THEN 'settings of its own (ALTER ROLE … SET)' END),
-                       (CASE WHEN g.rolconnlimit >= 0 THEN format('CONNECTION LIMIT %s', g.rolconnlimit) END),
-                       (CASE WHEN g.rolvaliduntil < 'infinity' THEN format('VALID UNTIL %L', g.rolvaliduntil) END)) w (what)
-              WHERE g.to_people AND what IS NOT NULL),
-            'What counts is set for a person''s own role. Whoever needs the role''s settings asks for the role: a role login.',
-            'No role that people are given has settings that would not count for them.') r
-    $$;
-COMMENT ON FUNCTION oidc.doctor_people() IS 'Checks of oidc.doctor(): people''s own roles';
 /* </end connected objects> */
 
 /* <begin connected objects> */

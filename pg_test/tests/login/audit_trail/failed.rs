@@ -74,7 +74,8 @@ fn n108_a_login_that_core_turns_away_is_a_failed_one() -> Result<()> {
         let told = login().database(database).connect()?.err().context("this was not refused")?;
         ensure!(!told.message.contains(database), "{told:?}");
     }
-    let denied = "SELECT count(*) FROM oidc.audit_log WHERE reason = 'connect_denied' AND requested_user = 'late'";
+    let denied =
+        "SELECT count(*) FROM oidc.audit_log WHERE reason = 'connect_denied' AND requested_user = 'late'";
     until("both refusals are in the table", SOON, || Ok(admin.value(denied)?.as_deref() == Some("2")))?;
     turned_away(stage, "late", &login().options("-c work_mem=much"), "invalid value for parameter")?;
     assert_eq!(

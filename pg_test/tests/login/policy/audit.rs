@@ -154,7 +154,7 @@ fn truncate_is_one_event_a_table() -> Result<()> {
     admin.rows("TRUNCATE oidc.role_mapping")?;
     assert_eq!(admin.rows(truncated)?, [row("rule_truncated")]);
     admin.rows("TRUNCATE oidc.audit_log; TRUNCATE oidc.provider CASCADE")?;
-    let all = ["provider_truncated", "revocation_truncated", "rule_truncated"].map(row);
+    let all = ["binding_truncated", "provider_truncated", "revocation_truncated", "rule_truncated"].map(row);
     assert_eq!(admin.rows(truncated)?, all);
     assert_eq!(next_login(&stage, "cut", &token("cut"))?, reason("issuer_unknown"));
     Ok(())
