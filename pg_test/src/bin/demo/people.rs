@@ -25,9 +25,10 @@ const SESSION: &[&str] = &[
     "SELECT sum(amount) FROM sales",
     "SELECT * FROM salaries",
 ];
-const MADE: &str = "SELECT rolname, rolcanlogin, rolinherit, g.role AS member_of, i.provider, i.subject FROM pg_roles r \
-                    JOIN oidc.identity_role i ON i.role = rolname JOIN oidc.granted_membership g ON g.member = rolname";
-const TRAIL: &str = "SELECT to_char(\"time\", 'HH24:MI:SS') AS at, event, outcome, reason, role, \"session_user\" AS by \
+const MADE: &str = "SELECT rolname, rolcanlogin, rolinherit, g.role AS member_of, i.provider, i.subject\n\
+                    FROM pg_roles r JOIN oidc.identity_role i ON i.role = rolname\n\
+                    JOIN oidc.granted_membership g ON g.member = rolname";
+const TRAIL: &str = "SELECT to_char(\"time\", 'HH24:MI:SS') AS at, event, outcome, reason, role, \"session_user\" AS by\n\
                      FROM oidc.audit_log WHERE subject = 'ann' OR after->>'member' = 'ann' ORDER BY id";
 
 /// The whole walk of hers.
