@@ -1,5 +1,5 @@
-//! `cargo verify [--pg N]`: everything that must hold before a change is good, and nothing else to run. Without
-//! `--pg` on PostgreSQL 15 to 18, one after the other, of which 15 is the machine's.
+//! `cargo verify [--pg N | --all]`: everything that must hold before a change is good, and nothing else to run, on the
+//! machine's PostgreSQL, on version N, or on 15 to 18, one after the other.
 //!
 //! Installs what it needs, then: format, dependencies, clippy, documentation, the extension built for each server and
 //! put into a copy of it, every test. The extension is built beside the checks: they lock different halves of the
@@ -52,16 +52,14 @@ impl Tally {
 }
 
 fn main() -> ExitCode {
-    let choice = match Choice::of_arguments(std::env::args().skip(1)) {
-        Ok((choice, others)) if others.is_empty() => choice,
+    let majors = match Choice::of_arguments(std::env::args().skip(1)) {
+        Ok((Choice::Machine, others)) if others == ["--all"] => SUPPORTED.collect(),
+        Ok((Choice::Machine, others)) if others.is_empty() => vec![*SUPPORTED.start()],
+        Ok((Choice::Major(major), others)) if others.is_empty() => vec![major],
         _ => {
-            eprintln!("usage: cargo verify [--pg 15|16|17|18]");
+            eprintln!("usage: cargo verify [--pg 15|16|17|18 | --all]");
             return ExitCode::from(2);
         }
-    };
-    let majors = match choice {
-        Choice::Machine => SUPPORTED.collect(),
-        Choice::Major(major) => vec![major],
     };
     let mut tally = Tally::default();
     if let Err(error) = verify(&mut tally, &majors) {
